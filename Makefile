@@ -1,0 +1,72 @@
+# medianserve: `make run` and `make test` do everything on a machine with Python 3.11 and make.
+# `make help` lists the rest.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+PORT_OFFSET ?= 0
+# Bring your own model: see the README.
+WEIGHTS ?= model_store/inefficient_model.pt
+MODEL_CONFIG ?= handler/model-config.yaml
+INCLUDE ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.DELETE_ON_ERROR:
+.PHONY: help run demo model test check format clean
+
+help:  ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: $(RUNTIME) model  ## set up everything and run the stack until Ctrl-C
+	@$(BIN)/python -m stack run --port-offset $(PORT_OFFSET)
+
+demo: $(RUNTIME) model  ## run the stack, load it for 10 s, verify every user's median, stop
+	@$(BIN)/python -m stack demo --port-offset $(PORT_OFFSET)
+
+model: model_store/scorer.mar  ## build the default weights and the archive, when missing or stale
+
+test: $(DEV) model  ## set up everything and run every test
+	@$(BIN)/python -m pytest
+
+check: $(DEV)  ## lint, types and import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(DEV)  ## format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and what was built; keeps var/, your data
+	rm -rf $(VENV) model_store/*.pt model_store/*.mar *.egg-info
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "error: $(PYTHON) is not Python 3.11; install it, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || \
+	  { rm -rf $(VENV); echo "error: cannot create $(VENV); does this Python have venv (Debian: python3.11-venv)?" >&2; exit 1; }
+
+$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing dependencies (the first time takes a minute or two)"
+	@$(PIP) install --quiet --constraint constraints.txt --editable . || \
+	  { echo "error: dependencies could not be installed (pip's reason is above); check the network and run make again" >&2; exit 1; }
+	@touch $@
+
+$(DEV): $(RUNTIME)
+	@echo "installing test and lint tools"
+	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]' || \
+	  { echo "error: test tools could not be installed (pip's reason is above); check the network and run make again" >&2; exit 1; }
+	@touch $@
+
+model_store/inefficient_model.pt: handler/create_model.py handler/network.py | $(RUNTIME)
+	@$(BIN)/python -m handler.create_model --output $@
+
+HANDLER_FILES := $(filter-out handler/create_model.py,$(wildcard handler/*.py))
+model_store/scorer.mar: $(HANDLER_FILES) $(MODEL_CONFIG) $(WEIGHTS) $(INCLUDE) | $(RUNTIME)
+	@$(BIN)/python -m handler.archive --output $@ --weights $(WEIGHTS) --config $(MODEL_CONFIG) \
+	  $(addprefix --include ,$(INCLUDE))

@@ -1,0 +1,94 @@
+"""What happened to one request -> status, headers and body bytes. Pure.
+
+The client's X-Request-ID is echoed inside the body: TorchServe overwrites a header of that name
+with an id of its own.
+"""
+
+from dataclasses import dataclass, field
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from handler.decoding import EventColumns, EventError
+from handler.errors import RequestError
+from handler.recording import BatchResult
+
+_encode = msgspec.json.Encoder().encode
+
+# A timestamp this large is a date after the year 5000: milliseconds, most likely.
+_LOOKS_LIKE_MILLISECONDS = 1e11
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class _Prediction(msgspec.Struct, omit_defaults=True):
+    """The 200 body; field by field in openapi.yaml."""
+
+    processed: int
+    skipped: int
+    recorded: str
+    late: int
+    future: int
+    scores: list[float | None]
+    errors: list[EventError]
+    errors_truncated: bool = False
+    hint: str | None = None
+    request_id: str | None = None
+
+
+def prediction(
+    columns: EventColumns,
+    scores: NDArray[np.float64],
+    result: BatchResult | None,
+    max_errors_listed: int,
+    request_id: str | None = None,
+) -> Answer:
+    """Answer 200: `scores` aligned with the request's events, null where skipped.
+
+    `result` is None for a dry run.
+    """
+    aligned: list[float | None]
+    if len(scores) == columns.total:
+        aligned = scores.tolist()
+    else:
+        aligned = [None] * columns.total
+        for position, score in zip(columns.positions.tolist(), scores.tolist(), strict=True):
+            aligned[position] = score
+    body = _Prediction(
+        processed=len(scores),
+        skipped=columns.total - len(scores),
+        recorded="dry_run" if result is None else "stored",
+        late=0 if result is None else result.late,
+        future=0 if result is None else result.future,
+        scores=aligned,
+        errors=columns.errors[:max_errors_listed],
+        errors_truncated=len(columns.errors) > max_errors_listed,
+        request_id=request_id,
+    )
+    if body.future and columns.timestamps.max() > _LOOKS_LIKE_MILLISECONDS:
+        body.hint = "timestamps look like milliseconds; send epoch seconds"
+    return Answer(200, _encode(body))
+
+
+def problem(error: RequestError, retry_after_seconds: int, request_id: str | None = None) -> Answer:
+    """Answer an RFC 9457 problem; a 503 says when to come back."""
+    body: dict[str, str | int] = {
+        "type": "about:blank",
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+        "detail": error.detail,
+    }
+    if request_id:
+        body["request_id"] = request_id
+    headers = {"Retry-After": str(retry_after_seconds)} if error.status == 503 else {}
+    return Answer(error.status, _encode(body), "application/problem+json", headers)

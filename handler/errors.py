@@ -1,0 +1,32 @@
+"""What can be wrong with one request.
+
+RequestError      the request is answered with its status and counts nothing
+  400             the body or a header cannot be understood
+  413             it is over a limit
+  503             scored but not stored: nothing was counted, the client may retry
+
+What can be wrong with one *event* is not an exception: it is an `EventError` inside a 200
+(see `decoding`), because a neighbour in the same request must not suffer from it.
+"""
+
+TITLES = {
+    400: "Bad Request",
+    413: "Content Too Large",
+    500: "Internal Server Error",
+    503: "Service Unavailable",
+}
+
+
+class RequestError(Exception):
+    """One request's failure: `status` for HTTP, `code` for programs, `detail` for people."""
+
+    def __init__(self, status: int, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+    @property
+    def title(self) -> str:
+        """The status's reason phrase."""
+        return TITLES[self.status]

@@ -1,0 +1,104 @@
+"""Scored events -> the state service, one request for the whole TorchServe batch.
+
+The connection is kept alive; the call is bounded far below TorchServe's responseTimeout, or the
+front end would kill the worker. A batch carries its request's idempotency key, so a client that
+sends it again counts it once.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import urllib3
+
+# The state service takes bodies of 32 MiB. A group holds at most this many bytes of client
+# bodies (or one body), which leaves room for scores being longer than what was sent.
+MAX_GROUP_BYTES = 16 * 1024 * 1024
+
+
+class Batch(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One client request's scored events, as columns of one length."""
+
+    key: str
+    user_id: list[str]
+    timestamp: list[float]
+    score: list[float]
+    skipped: int = 0
+    received_at: float | None = None  # epoch seconds when the handler got the request
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+class BatchResult(msgspec.Struct, frozen=True):
+    """What the state service did with one batch; a duplicate reports its first time's counts."""
+
+    accepted: int
+    late: int
+    future: int
+    duplicate: bool
+
+
+class _ScoresAnswer(msgspec.Struct):
+    batches: list[BatchResult]
+
+
+class RecordingError(Exception):
+    """The batches were not acknowledged; sending them again with the same keys is safe."""
+
+
+class StateClient:
+    """A kept-alive client of the state service's `POST /scores`."""
+
+    def __init__(self, url: str, timeout_seconds: float) -> None:
+        self._url = f"{url.rstrip('/')}/scores"
+        # No retries here: waiting twice would hold up the whole worker. A connection that a
+        # restarted state service has closed is noticed by the pool and opened anew.
+        self._pool = urllib3.PoolManager(
+            timeout=urllib3.Timeout(total=timeout_seconds), retries=False
+        )
+        self._encode = msgspec.json.Encoder().encode
+        self._decode = msgspec.json.Decoder(_ScoresAnswer).decode
+
+    def record(self, batches: Sequence[Batch]) -> list[BatchResult]:
+        """Store the batches, all or none; return a result each. Raises `RecordingError`."""
+        try:
+            response = self._pool.request(
+                "POST",
+                self._url,
+                body=self._encode({"batches": batches}),
+                headers={"Content-Type": "application/json"},
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise RecordingError(f"the state service cannot be reached: {error}") from error
+        if response.status != 200:
+            raise RecordingError(
+                f"the state service answered {response.status}: {response.data[:300]!r}"
+            )
+        try:
+            results = self._decode(response.data).batches
+        except msgspec.DecodeError as error:
+            raise RecordingError(
+                f"the state service's answer is not understood: {error}"
+            ) from error
+        if len(results) != len(batches):
+            raise RecordingError(f"{len(results)} results for {len(batches)} batches")
+        return results
+
+    def close(self) -> None:
+        """Close the kept-alive connection."""
+        self._pool.clear()
+
+
+def group_by_bytes(sizes: Sequence[int], limit: int = MAX_GROUP_BYTES) -> Iterator[range]:
+    """Cut a run of sizes into consecutive ranges of at most `limit` bytes, at least one item each.
+
+    >>> list(group_by_bytes([4, 4, 9, 1], limit=8))
+    [range(0, 2), range(2, 3), range(3, 4)]
+    """
+    start, total = 0, 0
+    for index, size in enumerate(sizes):
+        if index > start and total + size > limit:
+            yield range(start, index)
+            start, total = index, 0
+        total += size
+    if start < len(sizes):
+        yield range(start, len(sizes))

@@ -1,0 +1,95 @@
+"""Weights -> a model on its device; features -> scores, one forward a call."""
+
+import importlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+
+class ModelError(RuntimeError):
+    """The model cannot be built or does not do what the YAML says; the message names the fix."""
+
+
+class Scorer:
+    """A network on its device, ready to score."""
+
+    def __init__(self, network: nn.Module, features: int, device: torch.device) -> None:
+        self._network = network.to(device).eval()
+        self._device = device
+        self._check_output_shape(features)
+
+    def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Score float32 [n, features] in one forward; return float64 [n].
+
+        A score is the network's float32 output widened: exact, and the same number in the
+        answer, in the window and in the median.
+        """
+        if not len(features):
+            return np.empty(0, np.float64)
+        with torch.inference_mode():
+            output = self._network(torch.from_numpy(features).to(self._device))
+            return output.reshape(-1).double().cpu().numpy()  # type: ignore[no-any-return]
+
+    def _check_output_shape(self, features: int) -> None:
+        """Score two events of zeros, so that a misfit is found at start and not under load."""
+        try:
+            scores = self.score(np.zeros((2, features), np.float32))
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise ModelError(
+                f"the network does not take {features} features a row: {error} "
+                "(set 'features' in the model YAML)"
+            ) from error
+        if scores.shape != (2,):
+            raise ModelError(
+                f"the network must give one score an event, but gave {scores.size} for 2 events"
+            )
+
+
+def load_scorer(
+    factory: str, features: int, weights_path: Path, gpu_id: int | None = None
+) -> Scorer:
+    """Build the network named `module:callable`, load its state_dict, move it to its device.
+
+    `gpu_id` is the GPU that TorchServe assigned to this worker, None for the CPU.
+    """
+    network = _find_factory(factory)(features)
+    state_dict = _load_state_dict(weights_path)
+    try:
+        network.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{weights_path.name} does not fit the network that {factory} builds: {error}"
+        ) from error
+    use_gpu = gpu_id is not None and gpu_id >= 0 and torch.cuda.is_available()
+    return Scorer(network, features, torch.device(f"cuda:{gpu_id}" if use_gpu else "cpu"))
+
+
+def _find_factory(factory: str) -> Callable[[int], nn.Module]:
+    module_name, _, attribute = factory.partition(":")
+    try:
+        found: Callable[[int], nn.Module] = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ModelError(
+            f"factory '{factory}' not found: {error} "
+            "(write it as module:callable and put the module into the archive)"
+        ) from error
+    return found
+
+
+def _load_state_dict(path: Path) -> dict[str, Any]:
+    """Load tensors only: `weights_only` refuses a pickle that could run code."""
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"weights file {path} not found") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ModelError(f"{path.name} is not a state_dict saved by torch.save: {error}") from error
+    if not isinstance(loaded, dict):
+        raise ModelError(f"{path.name} holds {type(loaded).__name__}, expected a state_dict")
+    return loaded

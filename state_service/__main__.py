@@ -1,0 +1,84 @@
+"""`python -m state_service`: serve until SIGTERM or Ctrl-C, then snapshot and leave."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+import structlog
+from aiohttp import web
+
+from state_service.app import create_app
+from state_service.app_keys import BACKGROUND
+from state_service.errors import StorageError
+from state_service.settings import Settings, SettingsError, load_settings
+
+_SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for requests in flight; the last snapshot comes after them
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        settings = load_settings(sys.argv[1:], os.environ)
+        _configure_logging(settings.log_level)
+        asyncio.run(_serve(settings))
+    except (SettingsError, StorageError) as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: cannot listen: {error.strerror} (settings: host, port)")
+
+
+async def _serve(settings: Settings) -> None:
+    app = await create_app(settings)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_SECONDS)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, settings.host, settings.port).start()
+        for host, port in runner.addresses:
+            print(f"state service listening on http://{host}:{port}", flush=True)
+        await _first_done(_stop_signal(), app[BACKGROUND])
+    finally:
+        await runner.cleanup()
+
+
+async def _first_done(*tasks: asyncio.Task[None]) -> None:
+    """Wait for one task and raise what it raised: half a service is worse than none."""
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in done:
+        task.result()
+
+
+def _stop_signal() -> asyncio.Task[None]:
+    """Return a task that ends with SIGTERM or Ctrl-C."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    async def wait() -> None:
+        await stop.wait()
+
+    return asyncio.create_task(wait())
+
+
+def _configure_logging(level: str) -> None:
+    """Log to stderr: lines for a person at a terminal, JSON for a machine."""
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer()
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+    )
+
+
+if __name__ == "__main__":
+    main()

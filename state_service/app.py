@@ -1,0 +1,39 @@
+"""The aiohttp application: resources, middlewares, routes. `create_app` is the only way in."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from state_service import documentation, routes_scores, routes_service, routes_users
+from state_service.app_keys import BACKGROUND, SERVICE
+from state_service.metrics import add_metrics
+from state_service.problems import render_problems
+from state_service.service import StateService
+from state_service.settings import Settings
+from state_service.snapshot import SnapshotStore
+
+
+async def create_app(settings: Settings) -> web.Application:
+    """Open the database and build the application around it.
+
+    Raises `StorageError` when the database cannot be used.
+    """
+    store = await SnapshotStore.open(settings.database_path)
+    app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[render_problems])
+    app[SERVICE] = StateService(settings, store)
+    app.cleanup_ctx.append(_running_service)
+    app.add_routes(routes_scores.routes)
+    app.add_routes(routes_users.routes)
+    app.add_routes(routes_service.routes)
+    add_metrics(app)
+    documentation.add_documentation(app)
+    return app
+
+
+async def _running_service(app: web.Application) -> AsyncIterator[None]:
+    """Restore in the background, so that /readyz can tell how far it is; then snapshot."""
+    app[BACKGROUND] = asyncio.create_task(app[SERVICE].run())
+    yield
+    await app[SERVICE].close()
+    await asyncio.wait({app[BACKGROUND]})

@@ -1,0 +1,85 @@
+"""Counted once: the batch keys seen lately and what their batches counted. Pure."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from state_service.errors import CapacityError
+
+
+class BatchCounts(NamedTuple):
+    """What became of one batch's events."""
+
+    accepted: int
+    late: int
+    future: int
+
+
+class SeenKey(NamedTuple):
+    """One remembered batch: its key, when it was seen (epoch seconds), its counts."""
+
+    key: str
+    seen_at: float
+    counts: BatchCounts
+
+
+class BatchKeys:
+    """Keys by time of arrival, forgotten after `retention_seconds`.
+
+    Insertion order is arrival order, so expiry only looks at the front: O(1) amortised a key.
+    """
+
+    def __init__(self, retention_seconds: float, max_keys: int) -> None:
+        self._retention_seconds = retention_seconds
+        self._max_keys = max_keys
+        self._seen: dict[str, SeenKey] = {}
+        self._unsaved: list[SeenKey] = []
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def find(self, key: str) -> BatchCounts | None:
+        """Return the counts of a batch seen before, None for a new one."""
+        seen = self._seen.get(key)
+        return seen.counts if seen else None
+
+    def check_room(self, new_keys: int) -> None:
+        """Raise `CapacityError` when so many more would not fit."""
+        if len(self._seen) + new_keys > self._max_keys:
+            raise CapacityError(
+                f"{self._max_keys} batch keys are remembered: the limit (max_batch_keys); "
+                "send more events a request"
+            )
+
+    def add(self, key: str, seen_at: float, counts: BatchCounts) -> None:
+        """Remember a batch that has just been applied."""
+        seen = SeenKey(key, seen_at, counts)
+        self._seen[key] = seen
+        self._unsaved.append(seen)
+
+    def expire(self, now: float) -> None:
+        """Forget the keys that are older than the retention."""
+        horizon = self.horizon(now)
+        expired = []
+        for seen in self._seen.values():
+            if seen.seen_at >= horizon:
+                break
+            expired.append(seen.key)
+        for key in expired:
+            del self._seen[key]
+
+    def horizon(self, now: float) -> float:
+        """Return the time before which a key is forgotten."""
+        return now - self._retention_seconds
+
+    def restore(self, seen_keys: Iterable[SeenKey]) -> None:
+        """Take back keys from a snapshot, oldest first."""
+        self._seen.update((seen.key, seen) for seen in seen_keys)
+
+    def take_unsaved(self) -> list[SeenKey]:
+        """Hand over the keys added since the last call, for a snapshot."""
+        taken, self._unsaved = self._unsaved, []
+        return taken
+
+    def put_back(self, seen_keys: list[SeenKey]) -> None:
+        """Return keys that could not be saved, for the next snapshot."""
+        self._unsaved = seen_keys + self._unsaved

@@ -1,0 +1,63 @@
+"""Every way a request can fail, with its HTTP status and a stable code.
+
+ServiceError
+  InvalidRequestError     400  something in the request cannot be understood; names it
+    HistoryError          400  a question about a time that is no longer kept
+  TooLargeError           413  over a limit of size
+  UnavailableError        503  try again later: restoring, stopping, or full
+    CapacityError         503  the window is full; room comes back as it moves
+
+StorageError                   the database cannot be used; ends the process at start
+
+Domain code raises these and never imports aiohttp; one middleware in `app` renders them.
+"""
+
+
+class ServiceError(Exception):
+    """A request's failure: `status` for HTTP, `code` for programs, the message for people."""
+
+    status = 500
+    code = "internal_error"
+
+    def __init__(self, detail: str, code: str | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        if code is not None:
+            self.code = code
+
+
+class InvalidRequestError(ServiceError):
+    """Something in the request cannot be understood; the detail names it and the fix."""
+
+    status = 400
+    code = "invalid_request"
+
+
+class HistoryError(InvalidRequestError):
+    """The question reaches further back than scores are kept: the answer would not be exact."""
+
+    code = "at_not_retained"
+
+
+class TooLargeError(ServiceError):
+    """Over a limit of size; the detail names the limit."""
+
+    status = 413
+    code = "too_large"
+
+
+class UnavailableError(ServiceError):
+    """Not now; the answer carries Retry-After."""
+
+    status = 503
+    code = "unavailable"
+
+
+class CapacityError(UnavailableError):
+    """A bound on what is held in memory is reached; nothing of the request was applied."""
+
+    code = "capacity"
+
+
+class StorageError(Exception):
+    """The database file cannot be used; the message says why and what to do."""

@@ -1,0 +1,61 @@
+"""Query parameters -> typed values, or an error that names the parameter. Pure."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from state_service.errors import InvalidRequestError
+from state_service.settings import Settings
+from state_service.wire import check_window
+
+
+@dataclass(frozen=True, slots=True)
+class WindowQuestion:
+    """What a question about a user may ask for; None means the default."""
+
+    window: float | None = None
+    at: float | None = None
+    quantiles: tuple[float, ...] = ()
+
+
+def read_window_question(
+    query: Mapping[str, str], settings: Settings, *, quantiles: bool = False
+) -> WindowQuestion:
+    """Read `window`, `at` and, where allowed, `q`. An unknown parameter is refused: a typo in
+    one must not be answered as if it had not been there.
+    """  # noqa: D205 - one sentence of summary, wrapped
+    known = {"window", "at"} | ({"q"} if quantiles else set())
+    if unknown := sorted(set(query) - known):
+        raise InvalidRequestError(
+            f"unknown parameter '{unknown[0]}': known are {', '.join(sorted(known))}"
+        )
+    window = _number(query, "window")
+    check_window(window, settings)
+    return WindowQuestion(window, _number(query, "at"), _quantiles(query.get("q"), settings))
+
+
+def _number(query: Mapping[str, str], name: str) -> float | None:
+    text = query.get(name)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise InvalidRequestError(f"{name} must be a finite number of seconds")
+    return value
+
+
+def _quantiles(text: str | None, settings: Settings) -> tuple[float, ...]:
+    if text is None:
+        return ()
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = (math.nan,)
+    if not all(0 <= value <= 1 for value in values) or len(values) > settings.max_quantiles:
+        raise InvalidRequestError(
+            f"q must be 1 to {settings.max_quantiles} numbers from 0 to 1, such as q=0.05,0.95"
+        )
+    return values

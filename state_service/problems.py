@@ -1,0 +1,60 @@
+"""Failures -> RFC 9457 problems: the one middleware that renders errors."""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from state_service.app_keys import SERVICE
+from state_service.errors import ServiceError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = structlog.get_logger()
+
+
+@web.middleware
+async def render_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what a handler raises into a problem with a stable `code`."""
+    try:
+        return await handler(request)
+    except ServiceError as error:
+        return _problem(request, error.status, error.code, error.detail)
+    except web.HTTPRequestEntityTooLarge:
+        limit = request.app[SERVICE].settings.max_body_bytes
+        return _problem(request, 413, "too_large", f"the body is over {limit} bytes: send several")
+    except web.HTTPException as error:
+        if error.status < 400:
+            raise
+        response = _problem(
+            request,
+            error.status,
+            HTTPStatus(error.status).name.lower(),
+            f"{request.method} is not answered at this address; see /docs",
+        )
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except Exception:
+        log.exception("request failed", method=request.method)
+        return _problem(request, 500, "internal_error", "the service failed; its log says why")
+
+
+def _problem(request: web.Request, status: int, code: str, detail: str) -> web.Response:
+    service = request.app[SERVICE]
+    service.counters.requests_refused += 1
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+    }
+    response = web.Response(
+        status=status, body=msgspec.json.encode(body), content_type="application/problem+json"
+    )
+    if status == 503:
+        response.headers["Retry-After"] = str(service.settings.retry_after_seconds)
+    return response

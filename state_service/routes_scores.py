@@ -1,0 +1,29 @@
+"""`POST /scores`: the way in."""
+
+import msgspec
+from aiohttp import web
+
+from state_service import wire
+from state_service.app_keys import SERVICE
+from state_service.bodies import read_body
+
+routes = web.RouteTableDef()
+
+
+@routes.post("/scores")
+async def post_scores(request: web.Request) -> web.Response:
+    """Take batches of scored events, all or none; a known key is acknowledged, not applied."""
+    service = request.app[SERVICE]
+    body = await read_body(request)
+    outcomes = service.record(wire.decode_batches(body, service.settings))
+    fresh = [outcome.counts for outcome in outcomes if not outcome.duplicate]
+    answer = {
+        "accepted": sum(counts.accepted for counts in fresh),
+        "late": sum(counts.late for counts in fresh),
+        "future": sum(counts.future for counts in fresh),
+        "duplicates": sum(outcome.events for outcome in outcomes if outcome.duplicate),
+        "batches": [
+            {**outcome.counts._asdict(), "duplicate": outcome.duplicate} for outcome in outcomes
+        ],
+    }
+    return web.json_response(body=msgspec.json.encode(answer))

@@ -1,0 +1,64 @@
+"""Questions about the service itself: statistics and health."""
+
+import dataclasses
+
+import msgspec
+from aiohttp import web
+
+from state_service.app_keys import SERVICE
+from state_service.errors import UnavailableError
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/stats")
+async def get_stats(request: web.Request) -> web.Response:
+    """Tell what has happened since this process started, and what it holds."""
+    service = request.app[SERVICE]
+    counters, settings = service.counters, service.settings
+    body = {
+        "ingest_requests": counters.ingest_requests,
+        "events_processed": counters.events_processed,
+        "median_requests": counters.median_requests,
+        "avg_ingest_latency_seconds": counters.avg_ingest_latency_seconds,
+        "users": service.windows.active_users,
+        "live_events": service.windows.live_events,
+        "accepted": counters.accepted,
+        "late": counters.late,
+        "future": counters.future,
+        "duplicates": counters.duplicates,
+        "skipped": counters.skipped,
+        "requests_refused": counters.requests_refused,
+        "batch_keys": len(service.keys),
+        "uptime_seconds": service.clock() - service.started_at,
+        "phase": service.phase,
+        "window_seconds": settings.window_seconds,
+        "clock": settings.clock,
+        "durability": {
+            "mode": "snapshot",
+            "meaning": "A clean stop loses nothing. A kill or a crash loses what was accepted "
+            f"after the last snapshot: at most {settings.snapshot_interval_seconds:g} seconds.",
+        },
+        "snapshot": {
+            **dataclasses.asdict(service.snapshots),
+            "database_bytes": service.store.size_bytes(),
+        },
+        "restore": dataclasses.asdict(service.restored),
+    }
+    return web.json_response(body=msgspec.json.encode(body))
+
+
+@routes.get("/healthz")
+async def get_healthz(_request: web.Request) -> web.Response:
+    """Tell that the process lives."""
+    return web.json_response({"status": "alive"})
+
+
+@routes.get("/readyz")
+async def get_readyz(request: web.Request) -> web.Response:
+    """Tell whether requests are served and snapshots can be written; 503 with the reason if not."""
+    service = request.app[SERVICE]
+    service.require_ready()
+    if service.snapshots.error is not None:
+        raise UnavailableError(f"snapshots fail: {service.snapshots.error}", "snapshots_fail")
+    return web.json_response({"status": "ready"})

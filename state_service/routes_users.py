@@ -1,0 +1,104 @@
+"""Questions about users: medians and statistics of their windows."""
+
+import math
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from state_service import wire
+from state_service.app_keys import SERVICE
+from state_service.bodies import read_body
+from state_service.parameters import WindowQuestion, read_window_question
+from state_service.service import StateService
+from state_service.statistics import Summary
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/users/{user_id}/median")
+async def get_median(request: web.Request) -> web.Response:
+    """Answer one user's exact rolling median; null for an unknown or idle user."""
+    service = request.app[SERVICE]
+    service.require_ready()
+    question = read_window_question(request.query, service.settings)
+    summary = _summary(service, request, question)
+    service.counters.median_requests += 1
+    return _json(
+        {
+            "user_id": request.match_info["user_id"],
+            "median": summary.median,
+            "count": summary.count,
+            "window_seconds": question.window or service.settings.window_seconds,
+            "newest_timestamp": summary.newest_timestamp,
+        }
+    )
+
+
+@routes.get("/users/{user_id}/stats")
+async def get_user_stats(request: web.Request) -> web.Response:
+    """Answer count, minimum, maximum, mean, median and any quantiles of one user's window."""
+    service = request.app[SERVICE]
+    service.require_ready()
+    question = read_window_question(request.query, service.settings, quantiles=True)
+    summary = _summary(service, request, question)
+    return _json(
+        {
+            "user_id": request.match_info["user_id"],
+            "count": summary.count,
+            "min": summary.min,
+            "max": summary.max,
+            "mean": summary.mean,
+            "median": summary.median,
+            "quantiles": [
+                {"q": q, "value": value}
+                for q, value in zip(question.quantiles, summary.quantiles, strict=True)
+            ],
+            "window_seconds": question.window or service.settings.window_seconds,
+            "newest_timestamp": summary.newest_timestamp,
+        }
+    )
+
+
+@routes.post("/medians")
+async def post_medians(request: web.Request) -> web.Response:
+    """Answer many users' medians in one go, in the order asked for."""
+    service = request.app[SERVICE]
+    question = wire.decode_medians(await read_body(request), service.settings)
+    columns = service.windows.medians(
+        question.user_ids, service.clock(), question.window, question.at
+    )
+    service.counters.median_requests += 1
+    window_seconds = question.window or service.settings.window_seconds
+    return _json(
+        {
+            "items": [
+                {
+                    "user_id": user_id,
+                    "median": _or_none(median),
+                    "count": count,
+                    "window_seconds": window_seconds,
+                    "newest_timestamp": _or_none(newest),
+                }
+                for user_id, median, count, newest in zip(
+                    question.user_ids, *(column.tolist() for column in columns), strict=True
+                )
+            ]
+        }
+    )
+
+
+def _summary(service: StateService, request: web.Request, question: WindowQuestion) -> Summary:
+    user_id = request.match_info["user_id"]
+    wire.check_user_id(user_id, service.settings)
+    return service.windows.summary(
+        user_id, service.clock(), question.window, question.at, question.quantiles
+    )
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _json(body: dict[str, Any]) -> web.Response:
+    return web.json_response(body=msgspec.json.encode(body))

@@ -1,0 +1,157 @@
+"""The one table of settings: `--help`, the documentation and validation all come from it.
+
+Each can be given as `--window-seconds 60` or as `STATE_WINDOW_SECONDS=60`; the flag wins. An
+unknown `STATE_*` variable is refused at start: a typo in a limit must not go unnoticed.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+ENVIRONMENT_PREFIX = "STATE_"
+
+_WEEK = 7 * 86_400.0
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The state service's settings."""
+
+    host: Annotated[
+        str, Meta(description="address to listen on; beyond loopback it is open to all")
+    ] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65_535, description="port to listen on; 0 takes a free one")
+    ] = 8090
+    database: Annotated[
+        str, Meta(description="SQLite file for snapshots; its folder is created")
+    ] = "var/state.db"
+    window_seconds: Annotated[
+        float, Meta(gt=0, le=_WEEK, description="length of every user's window")
+    ] = 300.0
+    max_future_seconds: Annotated[
+        float, Meta(ge=0, le=_WEEK, description="how far ahead of the clock a timestamp may be")
+    ] = 60.0
+    history_seconds: Annotated[
+        float,
+        Meta(
+            ge=0, le=_WEEK, description="how much longer than the window scores are kept, for 'at'"
+        ),
+    ] = 10.0
+    clock: Annotated[
+        Literal["wall", "event"],
+        Meta(description="windows end at the server's time, or at the newest timestamp (replays)"),
+    ] = "wall"
+    snapshot_interval_seconds: Annotated[
+        float,
+        Meta(gt=0, le=_WEEK, description="time between snapshots: what a kill -9 may lose at most"),
+    ] = 5.0
+    max_body_bytes: Annotated[int, Meta(ge=1, description="largest request body")] = (
+        32 * 1024 * 1024
+    )
+    max_user_id_bytes: Annotated[int, Meta(ge=1, description="longest user id, in UTF-8")] = 256
+    max_key_bytes: Annotated[int, Meta(ge=1, description="longest batch key, in UTF-8")] = 128
+    max_lookup_users: Annotated[int, Meta(ge=1, description="most users in one POST /medians")] = (
+        10_000
+    )
+    max_quantiles: Annotated[int, Meta(ge=1, description="most quantiles in one question")] = 100
+    max_live_events: Annotated[int, Meta(ge=1, description="most scores held in memory")] = (
+        50_000_000
+    )
+    max_active_users: Annotated[int, Meta(ge=1, description="most users with a score held")] = (
+        5_000_000
+    )
+    max_batch_keys: Annotated[
+        int, Meta(ge=1, description="most batch keys remembered against duplicates")
+    ] = 5_000_000
+    max_requests_in_flight: Annotated[
+        int, Meta(ge=1, description="requests worked on at once; more get a 503")
+    ] = 256
+    retry_after_seconds: Annotated[
+        int, Meta(ge=1, description="what a 503 tells the client to wait")
+    ] = 1
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="least severe message that is logged"),
+    ] = "info"
+
+    @property
+    def database_path(self) -> Path:
+        """The database as a path."""
+        return Path(self.database)
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has a value it cannot have; the message names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    default: Any
+    description: str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def environment_name(self) -> str:
+        """Its environment variable."""
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+    @property
+    def flag(self) -> str:
+        """Its command line flag."""
+        return "--" + self.name.replace("_", "-")
+
+
+def settings_table() -> list[Setting]:
+    """Return every setting, in order of declaration."""
+    hints = get_type_hints(Settings, include_extras=True)
+    rows = []
+    for field in msgspec.structs.fields(Settings):
+        kind, *metadata = get_args(hints[field.name])
+        description = next(meta.description for meta in metadata if meta.description)
+        choices = get_args(kind) if get_origin(kind) is Literal else ()
+        rows.append(Setting(field.name, field.default, description, choices))
+    return rows
+
+
+def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
+    """Read flags and `STATE_*` variables. Raises `SettingsError`; `--help` exits."""
+    table = settings_table()
+    known = {row.environment_name: row.name for row in table}
+    unknown = sorted(
+        name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
+    )
+    if unknown:
+        raise SettingsError(
+            f"unknown setting {', '.join(unknown)}: see python -m state_service --help"
+        )
+    given = {known[name]: value for name, value in environment.items() if name in known}
+    flags = vars(_parser(table).parse_args(arguments))
+    given.update({name: value for name, value in flags.items() if value is not None})
+    try:
+        return msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"settings: {error}") from error
+
+
+def _parser(table: list[Setting]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m state_service",
+        description="Keep every user's recent scores and answer their exact rolling median.",
+        epilog=f"Every setting is also an environment variable: {ENVIRONMENT_PREFIX}<NAME>.",
+    )
+    for row in table:
+        choices = f" ({', '.join(row.choices)})" if row.choices else ""
+        parser.add_argument(
+            row.flag,
+            metavar=row.name.rpartition("_")[2].upper(),
+            help=f"{row.description}{choices} [{row.environment_name}, {row.default}]",
+        )
+    return parser
