@@ -15,7 +15,7 @@ DEV := $(VENV)/.dev-installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test check format clean
+.PHONY: help run demo model test check format clean FORCE
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,7 +42,7 @@ format: $(DEV)  ## format the code
 	@$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and what was built; keeps var/, your data
-	rm -rf $(VENV) model_store/*.pt model_store/*.mar *.egg-info
+	rm -rf $(VENV) model_store/*.pt model_store/*.mar model_store/.inputs *.egg-info
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11" >&2; exit 1; }
@@ -66,7 +66,13 @@ $(DEV): $(RUNTIME)
 model_store/inefficient_model.pt: handler/create_model.py handler/network.py | $(RUNTIME)
 	@$(BIN)/python -m handler.create_model --output $@
 
+# Another model is another input even when no file is newer: remember which ones were packed.
+MODEL_INPUTS := $(strip $(WEIGHTS) $(MODEL_CONFIG) $(INCLUDE))
+model_store/.inputs: FORCE
+	@echo '$(MODEL_INPUTS)' | cmp --quiet - $@ || echo '$(MODEL_INPUTS)' > $@
+FORCE:
+
 HANDLER_FILES := $(filter-out handler/create_model.py,$(wildcard handler/*.py))
-model_store/scorer.mar: $(HANDLER_FILES) $(MODEL_CONFIG) $(WEIGHTS) $(INCLUDE) | $(RUNTIME)
+model_store/scorer.mar: $(HANDLER_FILES) $(MODEL_CONFIG) $(WEIGHTS) $(INCLUDE) model_store/.inputs | $(RUNTIME)
 	@$(BIN)/python -m handler.archive --output $@ --weights $(WEIGHTS) --config $(MODEL_CONFIG) \
 	  $(addprefix --include ,$(INCLUDE))

@@ -9,8 +9,10 @@ So clean traffic pays nothing for the quality of error messages. Both refuse wha
 have (NaN, Infinity) and what float64 or float32 cannot hold.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeVar
 
 import msgspec
 import numpy as np

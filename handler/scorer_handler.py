@@ -16,8 +16,10 @@ import torch
 from handler.errors import TITLES
 from handler.pipeline import Pipeline, Request
 from handler.recording import StateClient
-from handler.scoring import load_scorer
-from handler.settings import load_settings
+from handler.scoring import ModelError, load_scorer
+from handler.settings import SettingsError, load_settings
+
+log = logging.getLogger("handler")
 
 if TYPE_CHECKING:
     from ts.context import Context
@@ -32,7 +34,16 @@ def handle(data: list[dict[str, Any]] | None, context: "Context") -> list[bytes]
     """
     global _pipeline  # noqa: PLW0603 - a module-level handler has no object to keep it in
     if _pipeline is None:
-        _pipeline = _load(context)
+        _log_to_stderr()
+        try:
+            _pipeline = _load(context)
+        except (ModelError, SettingsError) as error:
+            # TorchServe reports a failed start to a log that is off: say it where it is seen.
+            log.error("the model does not load: %s", " ".join(str(error).split()))  # noqa: TRY400
+            raise
+        except Exception:
+            log.exception("the model does not load")
+            raise
     if not data:
         return []
     requests = [_request(item, index, context) for index, item in enumerate(data)]
@@ -50,7 +61,6 @@ def handle(data: list[dict[str, Any]] | None, context: "Context") -> list[bytes]
 
 
 def _load(context: "Context") -> Pipeline:
-    _log_to_stderr()
     # TorchServe uses cores by running one worker process each: threads inside would fight.
     torch.set_num_threads(1)
     settings = load_settings(context.model_yaml_config, os.environ)
@@ -79,10 +89,9 @@ def _request(item: dict[str, Any], index: int, context: "Context") -> Request:
 
 def _log_to_stderr() -> None:
     """Keep stdout, which TorchServe parses as a control channel, free of our messages."""
-    logger = logging.getLogger("handler")
-    if not logger.handlers:
+    if not log.handlers:
         stream = logging.StreamHandler(sys.stderr)
         stream.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        logger.addHandler(stream)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+        log.addHandler(stream)
+        log.setLevel(logging.INFO)
+        log.propagate = False

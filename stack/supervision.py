@@ -20,6 +20,9 @@ from stack.addresses import Addresses, StackError
 
 CONFIG = Path(__file__).with_name("supervisord.conf")
 ROOT = CONFIG.parents[1]
+PROCESSES = ("state-service", "torchserve")
+# What TorchServe logs when a worker has twice failed to load the model; it goes on trying.
+_WORKER_FAILED = "Auto recovery failed again"
 _PROBE_EVENTS = b"[]"  # scoring nothing, recording nothing: the whole way there and back
 
 
@@ -33,6 +36,11 @@ class Stack:
         self._http = urllib3.PoolManager(timeout=urllib3.Timeout(total=5), retries=False)
         self._supervisord: subprocess.Popen[bytes] | None = None
         self._pids: dict[str, int] = {}
+        self._log_starts = {
+            name: path.stat().st_size
+            for name in PROCESSES
+            if (path := self._log_path(name)).exists()
+        }
 
     def __enter__(self) -> Self:
         for folder in ("log", "torchserve"):
@@ -69,6 +77,8 @@ class Stack:
             for name, info in self._processes().items():
                 if info["statename"] in ("BACKOFF", "EXITED", "FATAL"):
                     raise StackError(f"{name} does not start:\n{self._end_of_log(name)}")
+            if _WORKER_FAILED in self._log_of("torchserve"):
+                raise StackError(f"the model does not load:\n{self._end_of_log('torchserve')}")
             if time.monotonic() > deadline:
                 raise StackError(
                     f"not ready after {timeout_seconds:.0f} seconds:\n"
@@ -119,6 +129,18 @@ class Stack:
         return {row["name"]: row for row in rows}
 
     def _end_of_log(self, name: str, lines: int = 15) -> str:
-        log = self._var / "log" / f"{name}.log"
-        text = log.read_text(errors="replace") if log.exists() else ""
-        return "\n".join([*text.splitlines()[-lines:], f"(all of it: {log})"])
+        return "\n".join(
+            [*self._log_of(name).splitlines()[-lines:], f"(all of it: {self._log_path(name)})"]
+        )
+
+    def _log_of(self, name: str) -> str:
+        """Return what a process has logged since this stack was started."""
+        try:
+            with self._log_path(name).open(errors="replace") as log:
+                log.seek(self._log_starts.get(name, 0))
+                return log.read()
+        except FileNotFoundError:
+            return ""
+
+    def _log_path(self, name: str) -> Path:
+        return self._var / "log" / f"{name}.log"

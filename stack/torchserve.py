@@ -8,6 +8,7 @@ The command line is the one `ts.model_server.start` builds in 0.12.0, TorchServe
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -65,7 +66,9 @@ def main() -> None:
     parser.add_argument("--log-config", type=Path, default=Path("log4j2.xml"))
     parser.add_argument("--temporary", type=Path, default=Path("var/torchserve"))
     options = parser.parse_args()
-    options.temporary.mkdir(parents=True, exist_ok=True)
+    # Archives are unpacked here, and a killed server does not tidy up.
+    shutil.rmtree(options.temporary, ignore_errors=True)
+    options.temporary.mkdir(parents=True)
     command = java_command(options.config, options.log_config, options.temporary)
     os.execve(command[0], command, java_environment(os.environ, options.temporary))  # noqa: S606 - no shell wanted
 

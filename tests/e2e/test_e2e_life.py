@@ -1,0 +1,200 @@
+"""A stack's life: starting, stopping, restarting, losing a process, failing to start."""
+
+import os
+import pty
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+import yaml
+
+from handler.archive import build_archive
+
+if TYPE_CHECKING:
+    from conftest import RunningStack
+
+    Start = Callable[..., RunningStack]
+
+ROOT = Path(__file__).parents[2]
+READY = "medianserve is ready"
+JVM, STATE = "org.pytorch.serve.ModelServer", "state_service"
+
+
+def events(user: str, count: int = 7) -> list[dict[str, Any]]:
+    return [
+        {"user_id": user, "timestamp": time.time(), "features": [i, 1.5, -i / 3]}
+        for i in range(count)
+    ]
+
+
+def medians(stack: "RunningStack", users: list[str]) -> Any:
+    body = {"user_ids": users}
+    return stack.http.request("POST", stack.url(8090, "/medians"), json=body).json()["items"]
+
+
+def test_stopping_and_starting_again_keeps_every_median(start_stack: "Start") -> None:
+    first = start_stack()
+    first.wait_for_line(READY)
+    users = [f"user-{i}" for i in range(20)]
+    first.post([event for user in users for event in events(user)])
+    first.post(events("user-1"), Idempotency_Key="seen-before")
+    before = medians(first, users)
+    assert first.stop(signal.SIGTERM) == 0
+
+    second = start_stack()
+    second.wait_for_line(READY)
+    assert medians(second, users) == before
+    assert all(item["count"] for item in before)
+    second.post(events("user-1"), Idempotency_Key="seen-before")
+    assert medians(second, users) == before
+    assert second.stop(signal.SIGINT) == 0
+
+
+def test_a_killed_process_is_started_again_and_the_output_says_so(start_stack: "Start") -> None:
+    stack = start_stack()
+    stack.wait_for_line(READY)
+    stack.post(events("kept"))
+    deadline = time.monotonic() + 20
+    while stack.get("/stats")["snapshot"]["last_at"] is None:  # what is in it survives a kill
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    kept = stack.get("/users/kept/median")
+
+    stack.kill(STATE)
+    assert "started again" in stack.wait_for_line("state-service ended unexpectedly")
+    stack.wait_for_line(f"{READY} again")
+    assert stack.get("/users/kept/median") == kept
+    assert stack.post(events("after-state"))["recorded"] == "stored"
+
+    stack.kill(JVM)
+    assert "started again" in stack.wait_for_line("torchserve ended unexpectedly")
+    stack.wait_for_line(f"{READY} again")
+    assert stack.post(events("after-torchserve"))["recorded"] == "stored"
+    assert stack.get("/users/kept/median") == kept
+
+    os.kill(stack.workers()[0]["pid"], signal.SIGKILL)  # TorchServe itself brings it back
+    deadline = time.monotonic() + 30
+    while stack.post_raw(b"[]").status != 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert stack.stop() == 0
+
+
+def test_without_the_state_service_predictions_get_503_and_come_back(start_stack: "Start") -> None:
+    stack = start_stack()
+    stack.wait_for_line(READY)
+    state = stack.pid_of(STATE)
+    os.kill(state, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        response = stack.post_raw(b'[{"user_id":"a","timestamp":1,"features":[1,2,3]}]')
+        assert time.monotonic() - began < 5
+        assert (response.status, response.headers["Retry-After"]) == (503, "1")
+        assert response.json()["code"] == "not_recorded"
+        assert stack.post_raw(b"[]", X_Dry_Run="1").status == 200
+    finally:
+        os.kill(state, signal.SIGCONT)
+    assert stack.post(events("a"))["recorded"] == "stored"
+    assert stack.stop() == 0
+
+
+def test_a_port_in_use_is_one_clear_sentence(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "stack", "run", "--var", str(tmp_path)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "STATE_PORT": str(port), "TS_INFERENCE_ADDRESS": f"http://127.0.0.1:{port}"},
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"port {port}" in done.stderr
+    assert "PORT_OFFSET" in done.stderr
+
+
+def test_a_broken_archive_ends_with_the_reason(start_stack: "Start", tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    (store / "scorer.mar").write_bytes(b"not an archive")
+    stack = start_stack(TS_MODEL_STORE=str(store))
+    stack.wait_for_line("error: the model does not load")
+    assert stack.process.wait(timeout=60) == 1
+
+
+def test_a_model_that_does_not_fit_ends_with_the_reason(
+    start_stack: "Start", tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "model_store", tmp_path / "store")
+    stack = start_stack(TS_MODEL_STORE=str(tmp_path / "store"), HANDLER_FEATURES="4")
+    stack.wait_for_line("error: the model does not load")
+    assert stack.process.wait(timeout=60) == 1
+    stack.close()
+    assert "does not fit the network that handler.network:build builds" in stack.rest()
+
+
+def test_a_network_of_one_s_own_is_served(start_stack: "Start", tmp_path: Path) -> None:
+    (tmp_path / "own_network.py").write_text(
+        "from torch import nn\n\n\ndef build(features):\n    return nn.Linear(features, 1)\n"
+    )
+    network = torch.nn.Linear(5, 1)
+    torch.save(network.state_dict(), tmp_path / "own.pt")
+    shipped = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text())
+    shipped["handler"] = {"factory": "own_network:build", "features": 5, "weights": "own.pt"}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(shipped))
+    build_archive(
+        tmp_path / "store" / "scorer.mar",
+        tmp_path / "own.pt",
+        tmp_path / "own.yaml",
+        [tmp_path / "own_network.py"],
+    )
+    stack = start_stack(TS_MODEL_STORE=str(tmp_path / "store"))
+    stack.wait_for_line(READY)
+    row = [1.0, 2.0, 3.0, 4.0, 5.0]
+    answer = stack.post([{"user_id": "a", "timestamp": time.time(), "features": row}])
+    expected = network(torch.tensor([row])).item()
+    assert answer["scores"] == [pytest.approx(expected, rel=1e-6)]
+    assert stack.get("/users/a/median")["median"] == answer["scores"][0]
+    assert stack.post([{"user_id": "a", "timestamp": 1, "features": [1, 2, 3]}])["skipped"] == 1
+
+
+def test_ctrl_c_in_a_terminal_stops_make_run_cleanly(stack: "RunningStack", tmp_path: Path) -> None:
+    """`make run` under a pseudo-terminal, as a person starts and stops it."""
+    make = shutil.which("make")
+    assert make, "make is what the README asks for"
+    offset = stack.offset + 200
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(ROOT)
+        os.environ["STATE_DATABASE"] = str(tmp_path / "state.db")
+        os.execv(make, ["make", "run", f"PORT_OFFSET={offset}"])
+    output = b""
+    try:
+        deadline = time.monotonic() + 60
+        while READY.encode() not in output:
+            assert time.monotonic() < deadline, output
+            output += os.read(terminal, 4096)
+        os.write(terminal, b"\x03")
+        while True:
+            try:
+                output += os.read(terminal, 4096)
+            except OSError:  # the terminal's last user is gone
+                break
+    finally:
+        os.close(terminal)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 0, output
+    assert b"stopping" in output
+    assert b"***" not in output, "make itself was not interrupted"

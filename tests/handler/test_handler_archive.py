@@ -1,0 +1,124 @@
+"""The archive holds what a worker needs, and another model needs no change of ours."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from handler.archive import build_archive
+from handler.create_model import create_state_dict
+from handler.settings import HandlerSettings, SettingsError, load_settings
+
+ROOT = Path(__file__).parents[2]
+OWN_NETWORK = "from torch import nn\n\n\ndef build(features):\n    return nn.Linear(features, 1)\n"
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "any-name.pt"
+    torch.save(create_state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def own_model(tmp_path: Path) -> list[str]:
+    """Arguments for a network of five features, in a module of its own."""
+    (tmp_path / "own_network.py").write_text(OWN_NETWORK)
+    torch.save(torch.nn.Linear(5, 1).state_dict(), tmp_path / "own.pt")
+    config = {"handler": {"factory": "own_network:build", "features": 5, "weights": "own.pt"}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"minWorkers": 1, **config}))
+    return [
+        "--weights", str(tmp_path / "own.pt"),
+        "--config", str(tmp_path / "own.yaml"),
+        "--include", str(tmp_path / "own_network.py"),
+        "--output", str(tmp_path / "store" / "scorer.mar"),
+    ]  # fmt: skip
+
+
+def run_archive(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "handler.archive", *arguments],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_the_archive_holds_what_a_worker_needs_and_no_more(tmp_path: Path, weights: Path) -> None:
+    with zipfile.ZipFile(build_archive(tmp_path / "scorer.mar", weights)) as archive:
+        names = set(archive.namelist())
+        manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
+    assert {"scorer_handler.py", "inefficient_model.pt", "handler/pipeline.py"} <= names
+    assert "model-config.yaml" in names
+    assert not any("archive" in name or "create_model" in name for name in names)
+    assert manifest["model"]["modelName"] == "scorer"
+    assert manifest["model"]["handler"] == "scorer_handler.py"
+    assert manifest["model"]["configFile"] == "model-config.yaml"
+
+
+def test_the_archive_imports_without_the_repository(tmp_path: Path, weights: Path) -> None:
+    with zipfile.ZipFile(build_archive(tmp_path / "scorer.mar", weights)) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    where = "import scorer_handler, handler.pipeline; print(handler.pipeline.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", where],
+        cwd=tmp_path / "unpacked", capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": "."},
+    )  # fmt: skip
+    assert str(tmp_path) in done.stdout
+
+
+def test_another_network_and_feature_count_need_no_change_of_the_handler(
+    tmp_path: Path, own_model: list[str]
+) -> None:
+    done = run_archive(*own_model)
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tmp_path / "store" / "scorer.mar") as archive:
+        assert {"own_network.py", "own.pt"} <= set(archive.namelist())
+
+
+def test_weights_that_do_not_fit_are_found_before_packing(
+    own_model: list[str], weights: Path, tmp_path: Path
+) -> None:
+    done = run_archive(*own_model, "--weights", str(weights))
+    assert done.returncode == 1
+    assert "does not fit" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "store").exists()
+
+
+def test_missing_weights_name_the_command_that_makes_them(tmp_path: Path) -> None:
+    done = run_archive("--weights", str(tmp_path / "none.pt"), "--output", str(tmp_path / "a.mar"))
+    assert done.returncode == 1
+    assert "python -m handler.create_model" in done.stderr
+
+
+def test_the_shipped_yaml_says_what_the_defaults_say() -> None:
+    shipped = yaml.safe_load((ROOT / "handler" / "model-config.yaml").read_text())
+    assert load_settings(shipped, {}) == HandlerSettings()
+
+
+def test_the_environment_wins_over_the_yaml() -> None:
+    yaml_section = {"handler": {"state_url": "http://a", "max_events": 7}}
+    settings = load_settings(yaml_section, {"HANDLER_STATE_URL": "http://b", "OTHER": "x"})
+    assert (settings.state_url, settings.max_events) == ("http://b", 7)
+
+
+@pytest.mark.parametrize(
+    ("section", "environment", "named"),
+    [
+        ({"feautres": 4}, {}, "feautres"),
+        ({"features": 0}, {}, "features"),
+        ({"features": "many"}, {}, "features"),
+        ("text", {}, "handler"),
+        ({}, {"HANDLER_STATEURL": "x"}, "stateurl"),
+        ({}, {"HANDLER_MAX_EVENTS": "-1"}, "max_events"),
+    ],
+)
+def test_a_wrong_setting_is_named(section: object, environment: dict[str, str], named: str) -> None:
+    with pytest.raises(SettingsError, match=named):
+        load_settings({"handler": section}, environment)

@@ -1,0 +1,219 @@
+"""Request bytes become columns; every fault is named and hurts nobody else."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handler import decoding
+from handler.decoding import EventColumns, EventShape, decode_json
+from handler.errors import RequestError
+
+SHAPE = EventShape(features=3, max_events=50, max_user_id_bytes=16)
+GOOD = {"user_id": "user-1", "timestamp": 1_700_000_000.5, "features": [0.1, 0.2, 0.3]}
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    return {**GOOD, **changes}
+
+
+def decode(document: Any) -> EventColumns:
+    return decode_json(json.dumps(document).encode(), SHAPE)
+
+
+def assert_good(columns: EventColumns) -> None:
+    assert columns.total == 1
+    assert columns.errors == []
+    assert columns.positions.tolist() == [0]
+    assert columns.user_ids == ["user-1"]
+    assert columns.timestamps.tolist() == [1_700_000_000.5]
+    assert columns.features.dtype == np.float32
+    assert columns.features.tolist() == np.array([[0.1, 0.2, 0.3]], np.float32).tolist()
+
+
+@pytest.mark.parametrize(
+    "document", [{"events": [GOOD]}, [GOOD], GOOD, {"events": [{**GOOD, "extra": {"a": [1]}}]}]
+)
+def test_each_form_of_a_request_is_understood(document: Any) -> None:
+    assert_good(decode(document))
+
+
+@pytest.mark.parametrize("document", [[], {"events": []}])
+def test_no_events_are_no_error(document: Any) -> None:
+    columns = decode(document)
+    assert columns.total == 0
+    assert columns.features.shape == (0, 3)
+
+
+def test_an_integer_user_id_is_its_decimal_string() -> None:
+    beyond_64_bits = 2**70
+    body = json.dumps([event(user_id=42), event(user_id=beyond_64_bits)]).encode()
+    columns = decode_json(body, EventShape(features=3, max_events=2, max_user_id_bytes=22))
+    assert columns.user_ids == ["42", str(beyond_64_bits)]
+
+
+@pytest.mark.parametrize(
+    ("bad", "field", "code"),
+    [
+        (event(user_id=""), "user_id", "empty"),
+        (event(user_id="x" * 17), "user_id", "too_long"),
+        (event(user_id="é" * 9), "user_id", "too_long"),
+        (event(user_id=None), "user_id", "wrong_type"),
+        (event(user_id=True), "user_id", "wrong_type"),
+        (event(user_id=1.5), "user_id", "wrong_type"),
+        (event(user_id=["a"]), "user_id", "wrong_type"),
+        (event(timestamp="1"), "timestamp", "wrong_type"),
+        (event(timestamp=None), "timestamp", "wrong_type"),
+        (event(timestamp=False), "timestamp", "wrong_type"),
+        (event(timestamp=10**400), "timestamp", "out_of_range"),
+        (event(features=[1, 2]), "features", "wrong_length"),
+        (event(features=[]), "features", "wrong_length"),
+        (event(features=[1, 2, 3, 4]), "features", "wrong_length"),
+        (event(features=[1, 2, "3"]), "features", "wrong_type"),
+        (event(features=[1, 2, None]), "features", "wrong_type"),
+        (event(features=[1, 2, [3]]), "features", "wrong_type"),
+        (event(features={"a": 1}), "features", "wrong_type"),
+        (event(features=[1, 2, 1e300]), "features", "out_of_range"),
+        (event(features=[1, 2, 10**400]), "features", "out_of_range"),
+        ({"timestamp": 1, "features": [1, 2, 3]}, "user_id", "missing"),
+        ({"user_id": "a", "features": [1, 2, 3]}, "timestamp", "missing"),
+        ({"user_id": "a", "timestamp": 1}, "features", "missing"),
+        ({}, "user_id", "missing"),
+        (5, "event", "wrong_type"),
+        (None, "event", "wrong_type"),
+        ("text", "event", "wrong_type"),
+        ([GOOD], "event", "wrong_type"),
+    ],
+)
+def test_a_malformed_event_is_named_and_its_neighbours_kept(
+    bad: Any, field: str, code: str
+) -> None:
+    columns = decode([GOOD, bad, event(user_id="user-2")])
+    assert columns.total == 3
+    assert columns.user_ids == ["user-1", "user-2"]
+    assert columns.positions.tolist() == [0, 2]
+    (error,) = columns.errors
+    assert (error.index, error.field, error.code) == (1, field, code)
+    assert error.detail
+
+
+def test_a_number_beyond_float64_spoils_its_event_only() -> None:
+    body = (
+        b'[{"user_id":"a","timestamp":1e999,"features":[1,2,3]},' + json.dumps(GOOD).encode() + b"]"
+    )
+    columns = decode_json(body, SHAPE)
+    assert columns.user_ids == ["user-1"]
+    assert columns.errors[0].code == "out_of_range"
+
+
+def test_a_request_of_malformed_events_only_is_still_understood() -> None:
+    columns = decode({"user_id": "a"})
+    assert columns.total == 1
+    assert columns.user_ids == []
+    assert columns.features.shape == (0, 3)
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{}", "not_events"),
+        (b"null", "not_events"),
+        (b"5", "not_events"),
+        (b'"text"', "not_events"),
+        (b'{"event": []}', "not_events"),
+        (b'{"events": 5}', "events_not_array"),
+        (b'{"events": null}', "events_not_array"),
+        (b'{"events": {}}', "events_not_array"),
+        (b"NaN", "not_json"),
+        (b'[{"user_id":"a","timestamp":NaN,"features":[1,2,3]}]', "not_json"),
+        (b'[{"user_id":"a","timestamp":1,"features":[1,2,Infinity]}]', "not_json"),
+        (b'{"events": [', "not_json"),
+        (b"[{}]trailing", "not_json"),
+        (b"\xff\xfe", "not_json"),
+        (b'[{"user_id":"\xff","timestamp":1,"features":[1,2,3]}]', "not_json"),
+        (b'[{"user_id":"\\ud800","timestamp":1,"features":[1,2,3]}]', "not_json"),
+        (b"[" * 100_000, "not_json"),
+        (b'{"a":' * 100_000, "not_json"),
+        (b"[" * 10_000 + b"]" * 10_000, "not_json"),
+        (b" ", "not_json"),
+        (b"", "not_json"),
+        (b"\x00", "not_json"),
+    ],
+)
+def test_a_body_without_events_is_a_bad_request(body: bytes, code: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        decode_json(body, SHAPE)
+    assert (caught.value.status, caught.value.code) == (400, code)
+
+
+@pytest.mark.parametrize("document", [[GOOD] * 51, [5] * 51])
+def test_too_many_events_are_refused_whether_good_or_bad(document: Any) -> None:
+    with pytest.raises(RequestError) as caught:
+        decode(document)
+    assert (caught.value.status, caught.value.code) == (413, "too_many_events")
+    assert "51" in caught.value.detail
+    assert "50" in caught.value.detail
+
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+EVENTS = st.fixed_dictionaries(
+    {
+        "user_id": st.text(max_size=20) | st.integers(),
+        "timestamp": FLOATS | st.integers(),
+        "features": st.lists(FLOATS | st.integers(-5, 5), min_size=2, max_size=4),
+    }
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | FLOATS | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),
+    max_leaves=8,
+)
+
+
+@given(st.lists(EVENTS, max_size=8))
+def test_the_fast_and_the_slow_path_agree(events: list[dict[str, Any]]) -> None:
+    body = json.dumps(events).encode("utf-8", "replace")
+    typed = decoding._typed_events(body)  # noqa: SLF001 - the two paths are what is compared
+    fast = decoding._columns_of_clean(typed, SHAPE) if typed is not None else None  # noqa: SLF001
+    try:
+        slow = decoding._columns_one_by_one(decoding._raw_events(body), SHAPE)  # noqa: SLF001
+    except RequestError:
+        assert fast is None
+        return
+    if fast is None:
+        assert slow.errors, "the fast path gave up, so the slow one has something to say"
+        return
+    assert slow.errors == []
+    assert fast.total == slow.total
+    assert fast.user_ids == slow.user_ids
+    assert fast.positions.tolist() == slow.positions.tolist()
+    assert fast.timestamps.tobytes() == slow.timestamps.tobytes()
+    assert fast.features.tobytes() == slow.features.tobytes()
+
+
+@given(st.lists(JSON | EVENTS, max_size=6))
+def test_every_event_is_either_kept_or_named(events: list[Any]) -> None:
+    body = json.dumps(events).encode("utf-8", "replace")
+    try:
+        columns = decode_json(body, SHAPE)
+    except RequestError as error:
+        assert error.code == "not_json"
+        assert "\\ud" in body.decode().lower(), "only a lone surrogate spoils a JSON document"
+        return
+    named = {error.index for error in columns.errors}
+    assert named.isdisjoint(columns.positions.tolist())
+    assert named | set(columns.positions.tolist()) == set(range(len(events)))
+    assert len(columns.user_ids) == len(columns.timestamps) == len(columns.features)
+    assert np.isfinite(columns.features).all()
+    assert np.isfinite(columns.timestamps).all()
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_are_understood_or_refused(body: bytes) -> None:
+    try:
+        decode_json(body, SHAPE)
+    except RequestError as error:
+        assert error.status in (400, 413)

@@ -1,0 +1,271 @@
+"""A batch of requests becomes as many answers, whatever one of them holds."""
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+import urllib3
+from torch import nn
+
+from handler.answering import Answer
+from handler.create_model import create_state_dict
+from handler.network import build
+from handler.pipeline import Pipeline, Request
+from handler.recording import Batch, BatchResult, StateClient, group_by_bytes
+from handler.scoring import Scorer
+from handler.settings import HandlerSettings
+
+UNREACHABLE = "http://127.0.0.1:9"  # the discard port: refused at once
+
+
+class CountingNetwork(nn.Module):
+    """The default network, counting forwards and the events in each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = build(3)
+        self.inner.load_state_dict(create_state_dict())
+        self.forwards: list[int] = []
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        self.forwards.append(len(features))
+        scores: torch.Tensor = self.inner(features)
+        return scores
+
+
+class CountingClient(StateClient):
+    """The real client, counting calls and the batches in each."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, timeout_seconds=2.0)
+        self.calls: list[int] = []
+
+    def record(self, batches: Sequence[Batch]) -> list[BatchResult]:
+        self.calls.append(len(batches))
+        return super().record(batches)
+
+
+@pytest.fixture
+def network() -> CountingNetwork:
+    return CountingNetwork()
+
+
+@pytest.fixture
+def client(state_url: str) -> Iterator[CountingClient]:
+    client = CountingClient(state_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def pipeline(network: CountingNetwork, client: CountingClient) -> Pipeline:
+    pipeline = Pipeline(HandlerSettings(), Scorer(network, 3, torch.device("cpu")), client)
+    network.forwards.clear()  # the check at load is not counted
+    return pipeline
+
+
+@pytest.fixture
+def median(state_url: str) -> Callable[[str], Any]:
+    def ask(user_id: str) -> Any:
+        response = urllib3.request("GET", f"{state_url}/users/{user_id}/median")
+        assert response.status == 200
+        return response.json()
+
+    return ask
+
+
+def event(user_id: str = "user-1", **changes: Any) -> dict[str, Any]:
+    return {"user_id": user_id, "timestamp": time.time(), "features": [0.1, 0.2, 0.3], **changes}
+
+
+def request(*events: Any, **headers: str) -> Request:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    body = json.dumps({"events": events}).encode()
+    return Request(body, {"content-type": "application/json", **named})
+
+
+def body_of(answer: Answer) -> Any:
+    return json.loads(answer.body)
+
+
+def test_a_batch_takes_one_forward_and_one_call_however_many_requests(
+    pipeline: Pipeline, network: CountingNetwork, client: CountingClient
+) -> None:
+    answers = pipeline.process([request(*[event()] * size) for size in (1, 5, 3)])
+    assert [body_of(answer)["processed"] for answer in answers] == [1, 5, 3]
+    assert network.forwards == [16], "9 events, padded to a block of 16 rows"
+    assert client.calls == [3]
+
+
+def test_scores_align_with_the_events_and_skipped_ones_are_null(
+    pipeline: Pipeline, median: Callable[[str], Any]
+) -> None:
+    (answer,) = pipeline.process(
+        [request(event(), {"user_id": "user-1"}, event(features=[1, 2, 3]), event(timestamp=None))]
+    )
+    body = body_of(answer)
+    assert answer.status == 200
+    assert answer.content_type == "application/json"
+    assert (body["processed"], body["skipped"], body["recorded"]) == (2, 2, "stored")
+    assert [score is None for score in body["scores"]] == [False, True, False, True]
+    assert [error["index"] for error in body["errors"]] == [1, 3]
+    assert median("user-1")["count"] == 2
+    assert median("user-1")["median"] == (body["scores"][0] + body["scores"][2]) / 2
+
+
+def test_a_request_scores_the_same_alone_and_among_others(pipeline: Pipeline) -> None:
+    mine = request(event(features=[0.5, -1, 2]), event())
+    (alone,) = pipeline.process([mine])
+    *_, among, _ = pipeline.process([request(event()), mine, request(event())])
+    assert body_of(among)["scores"] == body_of(alone)["scores"]
+
+
+def test_a_bad_request_does_not_touch_its_neighbours(
+    pipeline: Pipeline, client: CountingClient, median: Callable[[str], Any]
+) -> None:
+    bad = [
+        Request(None, {"content-type": "application/x-www-form-urlencoded"}),
+        Request(b"", {}),
+        Request(b"{", {}),
+        Request(b"[" * 100_000, {}),
+        Request(b" " * (16 * 1024 * 1024 + 1), {}),
+        request(event(), idempotency_key="k" * 129),
+        request(event(), idempotency_key=""),
+        request(event(), x_dry_run="maybe"),
+        Request(b"[]", {"content-type": "application/x-ndjson"}),
+    ]
+    answers = pipeline.process([request(event("first")), *bad, request(event("last"))])
+    assert [answer.status for answer in answers] == [200] + [400] * 4 + [413] + [400] * 4 + [200]
+    for answer in answers[1:-1]:
+        assert answer.content_type == "application/problem+json"
+        assert body_of(answer)["status"] == answer.status
+        assert body_of(answer)["code"]
+        assert body_of(answer)["detail"]
+    assert client.calls == [2]
+    assert median("first")["count"] == median("last")["count"] == 1
+
+
+def test_a_lost_form_body_names_the_header_to_add(pipeline: Pipeline) -> None:
+    (answer,) = pipeline.process([Request(None, {})])
+    assert "Content-Type: application/json" in body_of(answer)["detail"]
+
+
+def test_a_dry_run_scores_and_records_nothing(
+    pipeline: Pipeline, client: CountingClient, median: Callable[[str], Any]
+) -> None:
+    dry, real = pipeline.process([request(event("dry"), x_dry_run="1"), request(event("real"))])
+    assert body_of(dry)["recorded"] == "dry_run"
+    assert body_of(dry)["scores"] == body_of(real)["scores"]
+    assert client.calls == [1]
+    assert (median("dry")["count"], median("real")["count"]) == (0, 1)
+
+
+def test_a_repeated_key_counts_once_and_answers_the_same_counts(
+    pipeline: Pipeline, median: Callable[[str], Any]
+) -> None:
+    key = uuid.uuid4().hex
+    events = [event(), event(timestamp=time.time() - 1000), event(timestamp=time.time() + 1000)]
+    first, twin = pipeline.process([request(*events, idempotency_key=key)] * 2)
+    (again,) = pipeline.process([request(*events, idempotency_key=key)])
+    assert (body_of(first)["late"], body_of(first)["future"]) == (1, 1)
+    assert body_of(first) == body_of(twin) == body_of(again)
+    assert median("user-1")["count"] == 1
+
+
+def test_requests_without_a_key_are_each_counted(
+    pipeline: Pipeline, median: Callable[[str], Any]
+) -> None:
+    same = request(event())
+    pipeline.process([same, same])
+    pipeline.process([same])
+    assert median("user-1")["count"] == 3
+
+
+def test_milliseconds_are_recognised(pipeline: Pipeline) -> None:
+    (answer,) = pipeline.process([request(event(timestamp=time.time() * 1000))])
+    assert body_of(answer)["future"] == 1
+    assert "milliseconds" in body_of(answer)["hint"]
+
+
+def test_the_request_id_is_echoed_in_good_and_bad_answers(pipeline: Pipeline) -> None:
+    requests = [request(event(), x_request_id="abc"), Request(b"{", {"x-request-id": "def"})]
+    good, bad, none = pipeline.process([*requests, request()])
+    assert body_of(good)["request_id"] == "abc"
+    assert body_of(bad)["request_id"] == "def"
+    assert "request_id" not in body_of(none)
+
+
+def test_at_most_a_hundred_errors_are_listed(pipeline: Pipeline) -> None:
+    (answer,) = pipeline.process([request(*[{}] * 101, event())])
+    assert body_of(answer)["skipped"] == 101
+    assert len(body_of(answer)["errors"]) == 100
+    assert body_of(answer)["errors_truncated"] is True
+
+
+@pytest.mark.parametrize("events", [[], [{}]])
+def test_a_request_without_good_events_is_answered_200(
+    pipeline: Pipeline, network: CountingNetwork, events: list[Any]
+) -> None:
+    (answer,) = pipeline.process([request(*events)])
+    assert (answer.status, body_of(answer)["processed"]) == (200, 0)
+    assert network.forwards == []
+
+
+def test_without_a_state_service_each_recorded_request_gets_503_and_a_dry_run_its_scores(
+    network: CountingNetwork,
+) -> None:
+    client = StateClient(UNREACHABLE, timeout_seconds=1.0)
+    pipeline = Pipeline(HandlerSettings(), Scorer(network, 3, torch.device("cpu")), client)
+    answers = pipeline.process(
+        [request(event()), request(event(), x_dry_run="1"), Request(b"{", {})]
+    )
+    assert [answer.status for answer in answers] == [503, 200, 400]
+    assert answers[0].headers == {"Retry-After": "1"}
+    assert body_of(answers[0])["code"] == "not_recorded"
+
+
+class Unscorable(nn.Module):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return 1 / features.sum(1)
+
+
+def test_an_event_without_a_finite_score_is_skipped_and_named(
+    client: CountingClient, median: Callable[[str], Any]
+) -> None:
+    pipeline = Pipeline(HandlerSettings(), Scorer(Unscorable(), 3, torch.device("cpu")), client)
+    (answer,) = pipeline.process(
+        [request({}, event(features=[0, 0, 0]), event(features=[1, 1, 2]), {})]
+    )
+    body = body_of(answer)
+    assert body["scores"] == [None, None, 0.25, None]
+    assert [(error["index"], error["code"]) for error in body["errors"]] == [
+        (0, "missing"), (1, "score_not_finite"), (3, "missing"),
+    ]  # fmt: skip
+    assert (body["processed"], body["skipped"]) == (1, 3)
+    assert median("user-1")["median"] == 0.25
+
+
+class Moody(nn.Module):
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        if features.max() > 10:
+            raise RuntimeError("out of mood")
+        return features.sum(1)
+
+
+def test_a_model_that_fails_answers_503_and_the_next_batch_works(client: CountingClient) -> None:
+    pipeline = Pipeline(HandlerSettings(), Scorer(Moody(), 3, torch.device("cpu")), client)
+    failed, bad = pipeline.process([request(event(features=[11, 0, 0])), Request(b"{", {})])
+    assert (failed.status, body_of(failed)["code"]) == (503, "scoring_failed")
+    assert bad.status == 400
+    (answer,) = pipeline.process([request(event())])
+    assert answer.status == 200
+
+
+def test_bodies_beyond_one_call_are_cut_into_several() -> None:
+    assert list(group_by_bytes([], 8)) == []
+    assert list(group_by_bytes([20], 8)) == [range(1)]
+    assert list(group_by_bytes([4, 4, 9, 1], 8)) == [range(2), range(2, 3), range(3, 4)]

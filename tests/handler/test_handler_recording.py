@@ -1,0 +1,109 @@
+"""The client of the state service says what went wrong, in bounded time."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from handler.recording import Batch, BatchResult, RecordingError, StateClient
+
+BATCH = Batch(key="k", user_id=["user-1"], timestamp=[1.0], score=[0.5])
+GOOD = b'{"batches":[{"accepted":1,"late":0,"future":0,"duplicate":false,"more":1}]}'
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Start HTTP servers that give one prepared answer, standing in for a sick state service."""
+    servers: list[ThreadingHTTPServer] = []
+
+    def start(status: int, body: bytes, delay_seconds: float = 0.0) -> str:
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                time.sleep(delay_seconds)
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}/"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def client() -> Iterator[Callable[[str], StateClient]]:
+    opened: list[StateClient] = []
+
+    def connect(url: str) -> StateClient:
+        opened.append(StateClient(url, timeout_seconds=0.3))
+        return opened[-1]
+
+    yield connect
+    for each in opened:
+        each.close()
+
+
+def test_a_good_answer_is_a_result_a_batch(
+    serve: Callable[..., str], client: Callable[[str], StateClient]
+) -> None:
+    assert client(serve(200, GOOD)).record([BATCH]) == [BatchResult(1, 0, 0, duplicate=False)]
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "reason"),
+    [
+        (503, b'{"detail":"restoring"}', "503.*restoring"),
+        (400, b"{}", "400"),
+        (200, b"not json", "not understood"),
+        (200, b'{"batches":[{"accepted":"1"}]}', "not understood"),
+        (200, b'{"batches":[]}', "0 results for 1 batches"),
+        (302, b"", "302"),
+    ],
+)
+def test_any_other_answer_is_an_error_with_its_reason(
+    serve: Callable[..., str],
+    client: Callable[[str], StateClient],
+    status: int,
+    body: bytes,
+    reason: str,
+) -> None:
+    with pytest.raises(RecordingError, match=reason):
+        client(serve(status, body)).record([BATCH])
+
+
+def test_a_stalled_service_is_given_up_after_the_timeout(
+    serve: Callable[..., str], client: Callable[[str], StateClient]
+) -> None:
+    url = serve(200, GOOD, delay_seconds=1.0)
+    began = time.monotonic()
+    with pytest.raises(RecordingError, match="timed out"):
+        client(url).record([BATCH])
+    assert time.monotonic() - began < 1.0
+
+
+def test_nobody_there_is_an_error(client: Callable[[str], StateClient]) -> None:
+    with pytest.raises(RecordingError, match="cannot be reached"):
+        client("http://127.0.0.1:9").record([BATCH])
+
+
+def test_the_real_service_counts_a_batch_once(
+    state_url: str, client: Callable[[str], StateClient]
+) -> None:
+    real = client(state_url)
+    first = Batch(key="a", user_id=["user-1"], timestamp=[time.time()], score=[0.5])
+    assert real.record([first]) == [BatchResult(1, 0, 0, duplicate=False)]
+    assert real.record([first]) == [BatchResult(1, 0, 0, duplicate=True)]
