@@ -12,7 +12,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
-PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# Install the project with pip; a failure is one sentence, pip's own words are in the log.
+install = $(BIN)/python -m pip install --disable-pip-version-check \
+  --constraint constraints.txt --editable '$(1)' > $(VENV)/install.log 2>&1 || \
+  { echo "error: pip could not install the dependencies ($$(grep -im1 error: $(VENV)/install.log | \
+    sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
 .PHONY: help run demo model test check format clean FORCE
@@ -45,22 +50,19 @@ clean:  ## remove the environment and what was built; keeps var/, your data
 	rm -rf $(VENV) model_store/*.pt model_store/*.mar model_store/.inputs *.egg-info
 
 $(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "error: no Python found; install Python 3.11" >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
-	  { echo "error: $(PYTHON) is not Python 3.11; install it, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@"$(PYTHON)" -m venv $(VENV) || \
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
+	  { echo "error: no Python 3.11 at '$(PYTHON)'; install it, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) >/dev/null || \
 	  { rm -rf $(VENV); echo "error: cannot create $(VENV); does this Python have venv (Debian: python3.11-venv)?" >&2; exit 1; }
 
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing dependencies (the first time takes a minute or two)"
-	@$(PIP) install --quiet --constraint constraints.txt --editable . || \
-	  { echo "error: dependencies could not be installed (pip's reason is above); check the network and run make again" >&2; exit 1; }
+	@$(call install,.)
 	@touch $@
 
 $(DEV): $(RUNTIME)
 	@echo "installing test and lint tools"
-	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]' || \
-	  { echo "error: test tools could not be installed (pip's reason is above); check the network and run make again" >&2; exit 1; }
+	@$(call install,.[dev])
 	@touch $@
 
 model_store/inefficient_model.pt: handler/create_model.py handler/network.py | $(RUNTIME)

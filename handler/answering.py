@@ -74,7 +74,8 @@ def prediction(
         errors_truncated=len(columns.errors) > max_errors_listed,
         request_id=request_id,
     )
-    if body.future and columns.timestamps.max() > _LOOKS_LIKE_MILLISECONDS:
+    newest = columns.timestamps.max(initial=0.0)
+    if body.future and newest > _LOOKS_LIKE_MILLISECONDS:
         body.hint = "timestamps look like milliseconds; send epoch seconds"
     return Answer(200, _encode(body))
 

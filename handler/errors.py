@@ -9,12 +9,7 @@ What can be wrong with one *event* is not an exception: it is an `EventError` in
 (see `decoding`), because a neighbour in the same request must not suffer from it.
 """
 
-TITLES = {
-    400: "Bad Request",
-    413: "Content Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
+from http import HTTPStatus
 
 
 class RequestError(Exception):
@@ -29,4 +24,4 @@ class RequestError(Exception):
     @property
     def title(self) -> str:
         """The status's reason phrase."""
-        return TITLES[self.status]
+        return HTTPStatus(self.status).phrase

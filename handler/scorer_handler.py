@@ -8,12 +8,12 @@ never raises and always returns one answer a request.
 import logging
 import os
 import sys
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from handler.errors import TITLES
 from handler.pipeline import Pipeline, Request
 from handler.recording import StateClient
 from handler.scoring import ModelError, load_scorer
@@ -56,7 +56,7 @@ def handle(data: list[dict[str, Any]] | None, context: "Context") -> list[bytes]
         if traceparent := request.headers.get("traceparent"):
             context.set_response_header(index, "traceparent", traceparent)
         if answer.status != 200:
-            context.set_response_status(answer.status, TITLES[answer.status], index)
+            context.set_response_status(answer.status, HTTPStatus(answer.status).phrase, index)
     return [answer.body for answer in answers]
 
 

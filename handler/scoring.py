@@ -40,7 +40,7 @@ class Scorer:
             return np.empty(0, np.float64)
         rows = np.zeros((-(-count // _ROW_BLOCK) * _ROW_BLOCK, features.shape[1]), np.float32)
         rows[:count] = features
-        return self._forward(rows)[:count].double().cpu().numpy()  # type: ignore[no-any-return]
+        return self._forward(rows)[:count].double().cpu().numpy()
 
     def _forward(self, rows: NDArray[np.float32]) -> torch.Tensor:
         with torch.inference_mode():

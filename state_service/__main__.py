@@ -35,8 +35,10 @@ async def _serve(settings: Settings) -> None:
     await runner.setup()
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
-        for host, port in runner.addresses:
-            print(f"state service listening on http://{host}:{port}", flush=True)
+        for address in runner.addresses:
+            host, port = address[:2]  # two more follow for IPv6
+            url_host = f"[{host}]" if ":" in host else host
+            print(f"state service listening on http://{url_host}:{port}", flush=True)
         await _first_done(_stop_signal(), app[BACKGROUND])
     finally:
         await runner.cleanup()
@@ -64,7 +66,7 @@ def _stop_signal() -> asyncio.Task[None]:
 def _configure_logging(level: str) -> None:
     """Log to stderr: lines for a person at a terminal, JSON for a machine."""
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )

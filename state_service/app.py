@@ -33,7 +33,9 @@ async def create_app(settings: Settings) -> web.Application:
 
 async def _running_service(app: web.Application) -> AsyncIterator[None]:
     """Restore in the background, so that /readyz can tell how far it is; then snapshot."""
-    app[BACKGROUND] = asyncio.create_task(app[SERVICE].run())
+    service = app[SERVICE]
+    app[BACKGROUND] = asyncio.create_task(service.run())
     yield
-    await app[SERVICE].close()
-    await asyncio.wait({app[BACKGROUND]})
+    service.stop()
+    await asyncio.wait({app[BACKGROUND]})  # it uses the database, which closes next
+    await service.close()

@@ -3,16 +3,21 @@
 from aiohttp import web
 
 from state_service.app_keys import SERVICE
+from state_service.errors import InvalidRequestError
 
 
 async def read_body(request: web.Request) -> bytes:
     """Return the body, bounded in bytes by the application and in number of readers here.
 
-    Raises `UnavailableError` while the service restores, stops, or has too many in flight.
+    Raises `InvalidRequestError` when the client goes away or its encoding breaks off,
+    `UnavailableError` while the service restores, stops, or has too many in flight.
     """
     service = request.app[SERVICE]
     service.require_ready()
     with service.one_more_in_flight():
-        body = await request.read()
+        try:
+            body = await request.read()
+        except (ConnectionResetError, web.RequestPayloadError) as error:
+            raise InvalidRequestError(f"the body did not arrive whole: {error}") from None
     service.require_ready()  # it may have begun to stop while the body came in
     return body

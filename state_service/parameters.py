@@ -29,6 +29,8 @@ def read_window_question(
         raise InvalidRequestError(
             f"unknown parameter '{unknown[0]}': known are {', '.join(sorted(known))}"
         )
+    if len(query) > len(set(query)):  # a multi-dict has a key for each time it was given
+        raise InvalidRequestError("each parameter may be given once")
     window = _number(query, "window")
     check_window(window, settings)
     return WindowQuestion(window, _number(query, "at"), _quantiles(query.get("q"), settings))

@@ -17,7 +17,7 @@ import numpy as np
 import structlog
 
 from state_service.batch_keys import BatchCounts, BatchKeys
-from state_service.errors import UnavailableError
+from state_service.errors import StorageError, UnavailableError
 from state_service.settings import Settings
 from state_service.snapshot import DamagedSegmentError, SnapshotStore, encode_segment
 from state_service.windows import ACCEPTED, FUTURE, LATE, WindowRules, Windows
@@ -125,6 +125,8 @@ class StateService:
         Raises `CapacityError` before anything has changed.
         """
         now = self.clock()
+        self.windows.expire(now)  # first make the room that there is
+        self.keys.expire(now)
         fresh: dict[str, Batch] = {}
         for batch in batches:
             if batch.key not in fresh and self.keys.find(batch.key) is None:
@@ -194,8 +196,14 @@ class StateService:
     # --- durability ---------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Restore, then expire and snapshot at every interval until `close`."""
-        await self.restore()
+        """Restore, then expire and snapshot at every interval until `stop`."""
+        try:
+            await self.restore()
+        except aiosqlite.Error as error:
+            raise StorageError(
+                f"the database cannot be read: {error}; move it away or name another file "
+                "(setting: database)"
+            ) from error
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.snapshot_interval_seconds):
@@ -228,6 +236,8 @@ class StateService:
         now = self.clock()
         self.windows.expire(now)
         self.keys.restore(await self.store.load_keys(self.keys.horizon(now)))
+        if self._closing.is_set():
+            return
         self.restored.duration_seconds = time.perf_counter() - began
         self.phase = "ready"
         log.info("restored", events=self.restored.events, users=self.windows.active_users)
@@ -278,11 +288,15 @@ class StateService:
         self.snapshots.error = reason
         self.snapshots.failures += 1
 
-    async def close(self) -> None:
-        """Refuse further requests, write a last snapshot, close the file."""
-        restored = self.phase == "ready"
+    def stop(self) -> None:
+        """Refuse further requests and let `run` end; `close` follows when it has."""
         self.phase = "stopping"
         self._closing.set()
+
+    async def close(self) -> None:
+        """Write a last snapshot, close the file."""
+        self.stop()
+        restored = self.restored.duration_seconds is not None
         if restored and not await self.snapshot():
             log.error("the last snapshot failed: what came after the one before is lost")
         await self.store.close()

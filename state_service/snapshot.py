@@ -10,11 +10,12 @@ Tables (`PRAGMA user_version` 1):
   quarantine segments whose bytes are not what was written: kept for a person to look at
 """
 
+import fcntl
 import zlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import aiosqlite
 import msgspec
@@ -89,18 +90,25 @@ def decode_segment(number: int, payload: bytes, crc32: int) -> StoredSegment:
 class SnapshotStore:
     """The database file. One writer; every call is one transaction."""
 
-    def __init__(self, path: Path, connection: aiosqlite.Connection, stored: set[int]) -> None:
+    def __init__(
+        self, path: Path, connection: aiosqlite.Connection, stored: set[int], lock: IO[bytes]
+    ) -> None:
         self._path = path
+        self._lock = lock
         self._connection = connection
         self._stored = stored  # numbers of the segments on disk
 
     @classmethod
     async def open(cls, path: Path) -> Self:
         """Open or create the database. Raises `StorageError` saying what to do."""
+        lock = _lock(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            # A file that cannot be opened says why here; aiosqlite's thread would say it twice.
+            with path.open("ab"):
+                pass
             connection = await aiosqlite.connect(path, isolation_level=None)
         except (OSError, aiosqlite.Error) as error:
+            lock.close()
             raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
         try:
             await connection.execute("PRAGMA journal_mode = WAL")
@@ -116,15 +124,17 @@ class SnapshotStore:
             async with connection.execute("SELECT number FROM segment") as rows:
                 stored = {number async for (number,) in rows}
         except aiosqlite.Error as error:
+            lock.close()
             await connection.close()
             raise StorageError(
                 f"{path} cannot be used: {error}; move it away or name another file "
                 "(setting: database)"
             ) from error
         except StorageError:
+            lock.close()
             await connection.close()
             raise
-        return cls(path, connection, stored)
+        return cls(path, connection, stored, lock)
 
     @property
     def stored_numbers(self) -> list[int]:
@@ -192,6 +202,28 @@ class SnapshotStore:
     async def close(self) -> None:
         """Close the database, folding the write-ahead log in."""
         await self._connection.close()
+        self._lock.close()
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Hold the file's lock until closed: two services would overwrite each other's segments.
+
+    The lock dies with its process, so a kill leaves nothing to clean up.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(path.name + ".lock").open("ab")
+    except OSError as error:
+        raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise StorageError(
+            f"{path} is in use by another state service: stop it or name another file "
+            "(setting: database)"
+        ) from error
+    return lock
 
 
 async def _scalar(connection: aiosqlite.Connection, query: str) -> int:

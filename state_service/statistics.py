@@ -29,14 +29,13 @@ def summarise(
         return Summary(0, None, None, None, None, (None,) * len(quantiles), None)
     middle = (count - 1) // 2, count // 2
     ranked = np.partition(scores, middle)
-    asked = np.quantile(scores, quantiles, method="linear").tolist() if quantiles else []
     return Summary(
         count=count,
         min=float(scores.min()),
         max=float(scores.max()),
         mean=_mean(scores),
         median=float(_middle(ranked[middle[0]], ranked[middle[1]])),
-        quantiles=tuple(asked),
+        quantiles=_quantiles(scores, quantiles) if quantiles else (),
         newest_timestamp=float(timestamps.max()),
     )
 
@@ -73,6 +72,16 @@ def _middle(low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _mean(scores: NDArray[np.float64]) -> float:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # the sum may exceed float64, the mean not
         mean = scores.mean()
-    return float(mean if np.isfinite(mean) else (scores / len(scores)).sum())
+        if not np.isfinite(mean):
+            mean = np.clip((scores / len(scores)).sum(), scores.min(), scores.max())
+    return float(mean)
+
+
+def _quantiles(scores: NDArray[np.float64], quantiles: Sequence[float]) -> tuple[float, ...]:
+    with np.errstate(over="ignore", invalid="ignore"):  # as may the distance of two scores
+        values = np.quantile(scores, quantiles, method="linear")
+        if not np.isfinite(values).all():
+            values = np.quantile(scores / 4, quantiles, method="linear") * 4
+    return tuple(values.tolist())

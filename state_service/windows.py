@@ -78,6 +78,7 @@ class Windows:
         self._segments: list[Segment] = []
         self._next_number = 1
         self._fill = 0
+        self._memtable_newest = -np.inf
         self._slots = np.empty(rules.memtable_events, np.int32)
         self._timestamps = np.empty(rules.memtable_events, np.float64)
         self._scores = np.empty(rules.memtable_events, np.float64)
@@ -131,8 +132,10 @@ class Windows:
         return verdicts
 
     def expire(self, now: float) -> None:
-        """Drop the segments that no question can reach any more. O(segments + users dropped)."""
+        """Drop what no question can reach any more. O(segments + users dropped)."""
         horizon = self._horizon(now)
+        if self._memtable_newest < horizon:
+            self.seal()
         kept = []
         for segment in self._segments:
             if segment.max_timestamp < horizon:
@@ -156,6 +159,7 @@ class Windows:
         )
         self._next_number += 1
         self._fill = 0
+        self._memtable_newest = -np.inf
 
     def restore(
         self,
@@ -220,6 +224,8 @@ class Windows:
         users + n log n) for n scores of theirs.
         """
         low, high = self._bounds(now, window_seconds, at)
+        if not user_ids:
+            return MedianColumns(_NO_FLOATS, np.empty(0, np.int64), _NO_FLOATS)
         asked = np.array([self._slot_of.get(user_id, -1) for user_id in user_ids], np.int32)
         # Each user once, however often asked for; -1 is nobody's slot and finds nothing.
         slots, back = np.unique(asked, return_inverse=True)
@@ -305,6 +311,7 @@ class Windows:
             self._slots[target] = slots[source]
             self._timestamps[target] = timestamps[source]
             self._scores[target] = scores[source]
+            self._memtable_newest = max(self._memtable_newest, float(timestamps[source].max()))
             self._fill += count
             taken += count
 
@@ -341,6 +348,8 @@ class Windows:
             held[segment.slots] += segment.counts
         assert (held == self._held).all(), "every event is counted once"
         assert held.sum() == self.live_events
+        memtable = self._timestamps[: self._fill]
+        assert memtable.max(initial=-np.inf) == self._memtable_newest
         assert {slot: user for user, slot in self._slot_of.items()} == {
             slot: user for slot, user in enumerate(self._user_of) if user is not None
         }, "ids and slots are each other's inverse"

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,9 @@ import yaml
 from handler.archive import build_archive
 
 if TYPE_CHECKING:
-    from conftest import RunningStack
+    from collections.abc import Callable
+
+    from tests.e2e.conftest import RunningStack
 
     Start = Callable[..., RunningStack]
 

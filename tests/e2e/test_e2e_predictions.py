@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import RunningStack
+    from tests.e2e.conftest import RunningStack
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 if TYPE_CHECKING:
-    from conftest import RunningStack
+    from tests.e2e.conftest import RunningStack
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from generator_fake_services import FakeServices, generate, serving, start_generator
 from typer.testing import CliRunner
 
 from generator.cli import app
 from generator.progress import shown
 from generator.tally import Tally
+from tests.generator.generator_fake_services import FakeServices, generate, serving, start_generator
 
 QUICK = ("--rate", "1000", "--duration", "0.5", "--users", "50", "--batch", "10", "--quiet")
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from generator_fake_services import FakeServices, Fault, serving, small_run
 
 from generator.errors import UnreachableError
 from generator.reporting import exit_code, summary
 from generator.running import run
+from tests.generator.generator_fake_services import FakeServices, Fault, serving, small_run
 
 
 async def test_the_same_seed_and_prefix_send_the_same_events() -> None:

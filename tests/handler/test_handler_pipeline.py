@@ -176,6 +176,15 @@ def test_a_repeated_key_counts_once_and_answers_the_same_counts(
     assert median("user-1")["count"] == 1
 
 
+def test_a_key_used_again_for_an_empty_request_answers_the_first_one_s_counts(
+    pipeline: Pipeline,
+) -> None:
+    future = event(timestamp=time.time() + 1000)
+    pipeline.process([request(future, idempotency_key="reused")])
+    (answer,) = pipeline.process([request(idempotency_key="reused")])
+    assert (answer.status, body_of(answer)["future"]) == (200, 1)
+
+
 def test_requests_without_a_key_are_each_counted(
     pipeline: Pipeline, median: Callable[[str], Any]
 ) -> None:

@@ -26,7 +26,10 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_the_network_is_the_one_that_was_asked_for() -> None:
-    layers = [(type(layer).__name__, getattr(layer, "out_features", None)) for layer in build(3)]  # type: ignore[arg-type]
+    layers = [
+        (type(layer).__name__, getattr(layer, "out_features", None))
+        for layer in build(3).children()
+    ]
     assert layers == [
         ("Linear", 128), ("ReLU", None), ("Dropout", None),
         ("Linear", 128), ("ReLU", None), ("Linear", 1),

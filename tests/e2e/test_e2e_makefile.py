@@ -1,0 +1,62 @@
+"""What `make` says when it cannot set the project up."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def bare_checkout(tmp_path: Path) -> Path:
+    """Copy what make and pip look at; nothing is set up in it."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md"):
+        shutil.copy2(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def make(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if "PIP_" not in name}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=checkout,
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 2
+    return [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+
+
+@pytest.mark.parametrize("python", ["", "/nonexistent/python", "/bin/false"])
+def test_without_python_3_11_it_says_what_to_install(bare_checkout: Path, python: str) -> None:
+    (sentence,) = errors(make(bare_checkout, "run", f"PYTHON={python}"))
+    assert f"no Python 3.11 at '{python}'" in sentence
+
+
+def test_a_failed_download_is_one_clear_sentence(bare_checkout: Path) -> None:
+    done = make(
+        bare_checkout,
+        "run",
+        f"PYTHON={sys.executable}",
+        PIP_CONFIG_FILE=os.devnull,
+        PIP_INDEX_URL="http://127.0.0.1:9/",
+        PIP_RETRIES="0",
+    )
+    (sentence,) = errors(done)
+    assert sentence.startswith("error: pip could not install the dependencies")
+    assert "check the network" in sentence
+
+
+def test_help_lists_every_target(bare_checkout: Path) -> None:
+    listed = make(bare_checkout, "help").stdout
+    for target in ("run", "demo", "test", "check", "model", "clean"):
+        assert f"make {target} " in listed

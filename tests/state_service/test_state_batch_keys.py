@@ -1,0 +1,69 @@
+"""Counted once: what is remembered of a batch, for how long, and how many."""
+
+import pytest
+
+from state_service.batch_keys import BatchCounts, BatchKeys, SeenKey
+from state_service.errors import CapacityError
+
+COUNTS = BatchCounts(accepted=3, late=2, future=1)
+
+
+def _keys_seen_at(*moments: float, max_keys: int = 100) -> BatchKeys:
+    """Return keys k0, k1, … seen at these moments, forgotten after 10 s."""
+    keys = BatchKeys(retention_seconds=10.0, max_keys=max_keys)
+    for number, moment in enumerate(moments):
+        keys.add(f"k{number}", moment, COUNTS)
+    return keys
+
+
+def test_a_key_is_unknown_until_it_is_added_and_then_tells_its_counts() -> None:
+    keys = _keys_seen_at(100.0)
+    assert keys.find("k0") == COUNTS
+    assert keys.find("k1") is None
+    assert len(keys) == 1
+
+
+def test_a_key_is_forgotten_once_it_is_older_than_the_retention() -> None:
+    keys = _keys_seen_at(100.0, 101.0, 102.0)
+    keys.expire(111.0)
+    assert [keys.find(f"k{number}") for number in range(3)] == [None, COUNTS, COUNTS]
+    keys.expire(111.0)
+    assert len(keys) == 2
+    keys.expire(1000.0)
+    assert len(keys) == 0
+
+
+def test_room_is_checked_for_all_new_keys_together() -> None:
+    keys = _keys_seen_at(100.0, 100.0, max_keys=3)
+    keys.check_room(1)
+    with pytest.raises(CapacityError, match="max_batch_keys"):
+        keys.check_room(2)
+    keys.expire(200.0)
+    keys.check_room(3)
+
+
+def test_a_key_is_handed_to_one_snapshot_only() -> None:
+    keys = _keys_seen_at(100.0, 101.0)
+    assert [seen.key for seen in keys.take_unsaved()] == ["k0", "k1"]
+    assert keys.take_unsaved() == []
+    keys.add("k2", 102.0, COUNTS)
+    assert keys.take_unsaved() == [SeenKey("k2", 102.0, COUNTS)]
+    assert len(keys) == 3
+
+
+def test_keys_that_were_not_saved_come_first_in_the_next_snapshot() -> None:
+    keys = _keys_seen_at(100.0, 101.0)
+    taken = keys.take_unsaved()
+    keys.add("k2", 102.0, COUNTS)
+    keys.put_back(taken)
+    assert [seen.key for seen in keys.take_unsaved()] == ["k0", "k1", "k2"]
+
+
+def test_restored_keys_are_known_and_need_no_saving() -> None:
+    keys = BatchKeys(retention_seconds=10.0, max_keys=100)
+    keys.restore([SeenKey("old", 100.0, COUNTS), SeenKey("older", 105.0, COUNTS)])
+    assert keys.find("old") == COUNTS
+    assert keys.take_unsaved() == []
+    keys.expire(112.0)
+    assert keys.find("old") is None
+    assert keys.find("older") == COUNTS

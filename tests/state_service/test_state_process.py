@@ -1,0 +1,138 @@
+"""`python -m state_service` as a process: how it starts, ends, dies and comes back."""
+
+import asyncio
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.state_service.state_support import ServiceProcess, batch, launched, spawn
+
+USERS = [f"user {number}" for number in range(7)]
+
+
+async def _record_some(process: ServiceProcess, key: str) -> dict[str, object]:
+    names = [USERS[index % 7] for index in range(1000)]
+    scores = [(index * 7919 % 1000) / 997 for index in range(1000)]
+    sent = batch(key, names, scores)
+    assert (await process.record(sent))["accepted"] == 1000
+    return sent
+
+
+async def _medians(process: ServiceProcess) -> Any:
+    return (await process.post("/medians", {"user_ids": USERS}))["items"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_clean_stop_loses_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    async with launched(tmp_path) as process:
+        sent = await _record_some(process, "one")
+        before = await _medians(process)
+        status, stderr = await process.stop(number)
+        assert status == 0
+        assert "Traceback" not in stderr
+    async with launched(tmp_path) as process:
+        assert await _medians(process) == before
+        answer = await process.record(sent)
+        assert (answer["accepted"], answer["duplicates"]) == (0, 1000)
+        assert await _medians(process) == before
+
+
+async def test_a_kill_loses_nothing_that_was_in_a_snapshot(tmp_path: Path) -> None:
+    interval = ("--snapshot-interval-seconds", "0.05")
+    async with launched(tmp_path, *interval) as process:
+        sent = await _record_some(process, "one")
+        accepted_at = time.time()
+        before = await _medians(process)
+        for _ in range(1000):
+            taken_at = (await process.get("/stats"))["snapshot"]["last_at"]
+            if taken_at is not None and taken_at > accepted_at:
+                break
+            await asyncio.sleep(0.01)
+        assert taken_at > accepted_at
+        status, _ = await process.stop(signal.SIGKILL)
+        assert status == -signal.SIGKILL
+    async with launched(tmp_path, *interval) as process:
+        assert await _medians(process) == before
+        assert (await process.record(sent))["duplicates"] == 1000
+
+
+async def test_a_kill_in_the_middle_of_anything_leaves_a_database_that_is_whole(
+    tmp_path: Path,
+) -> None:
+    """Whatever was lost, batches and keys were lost together: sending again counts once."""
+    sent = [batch(f"k{number}", USERS, [number / 50] * 7) for number in range(50)]
+    async with launched(tmp_path, "--snapshot-interval-seconds", "0.01") as process:
+        for item in sent:
+            await process.record(item)
+        await process.stop(signal.SIGKILL)
+    async with launched(tmp_path) as process:
+        restore = (await process.get("/stats"))["restore"]
+        assert restore["damaged_segments"] == 0
+        answer = await process.record(*sent)
+        assert answer["accepted"] + answer["duplicates"] == 350
+        assert answer["duplicates"] == restore["events"]
+        assert {item["count"] for item in await _medians(process)} == {50}
+
+
+async def test_a_port_in_use_ends_it_with_one_sentence(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        process = await spawn(
+            *("--port", port, "--database", str(tmp_path / "state.db"), "--log-level", "error")
+        )
+        stdout, stderr = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 1
+    assert stdout == b""
+    assert stderr.decode().startswith("error: cannot listen: ")
+    assert port in stderr.decode()
+    assert "in use" in stderr.decode()
+    assert stderr.count(b"\n") == 1
+
+
+async def test_a_second_service_on_the_same_file_ends_with_one_sentence(tmp_path: Path) -> None:
+    async with launched(tmp_path) as first:
+        process = await spawn("--port", "0", "--database", str(tmp_path / "state.db"))
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode == 1
+        assert "in use by another state service" in stderr.decode()
+        assert stderr.count(b"\n") == 1
+        await _record_some(first, "one")
+        await first.stop(signal.SIGKILL)
+    async with launched(tmp_path):
+        pass  # a killed service leaves no lock behind
+
+
+async def test_an_address_of_another_machine_ends_it_with_one_sentence(tmp_path: Path) -> None:
+    process = await spawn(
+        *("--host", "203.0.113.1", "--port", "0", "--log-level", "error"),
+        *("--database", str(tmp_path / "state.db")),
+    )
+    _, stderr = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 1
+    assert stderr.decode().startswith("error: cannot listen: ")
+    assert stderr.count(b"\n") == 1
+
+
+async def test_it_listens_on_an_ipv6_address_and_prints_one_that_works(tmp_path: Path) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    async with launched(tmp_path, "--host", "::1") as process:
+        assert process.url.startswith("http://[::1]:")
+        assert (await process.stop(signal.SIGTERM))[0] == 0
+
+
+async def test_it_logs_json_lines_and_no_user_ids(tmp_path: Path) -> None:
+    async with launched(tmp_path) as process:
+        await _record_some(process, "one")
+        await process.get("/users/user%201/median")
+        _, stderr = await process.stop(signal.SIGTERM)
+    lines = stderr.splitlines()
+    assert lines
+    assert all(line.startswith("{") for line in lines)
+    assert not any(user in stderr for user in USERS)

@@ -1,0 +1,105 @@
+"""Settings: one table, two ways to give each, and a sentence for every mistake."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from state_service.settings import (
+    ENVIRONMENT_PREFIX,
+    Setting,
+    Settings,
+    SettingsError,
+    load_settings,
+    settings_table,
+)
+from tests.state_service.state_support import REPOSITORY, spawn
+
+TABLE = settings_table()
+
+
+def _other_value(row: Setting) -> Any:
+    """Return a legal value that is not the default."""
+    if row.choices:
+        return next(choice for choice in row.choices if choice != row.default)
+    return row.default + "x" if isinstance(row.default, str) else row.default + 1
+
+
+def test_every_setting_stands_in_the_table_with_a_default_and_a_sentence() -> None:
+    assert [row.name for row in TABLE] == list(Settings.__struct_fields__)
+    assert all(row.default == getattr(Settings(), row.name) for row in TABLE)
+    assert all(len(row.description) > 10 for row in TABLE)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_every_setting_can_be_given_as_variable_and_as_flag_and_the_flag_wins(row: Setting) -> None:
+    value = _other_value(row)
+    environment = {row.environment_name: str(value)}
+    assert getattr(load_settings([], environment), row.name) == value
+    assert getattr(load_settings([row.flag, str(value)], {}), row.name) == value
+    both = load_settings([row.flag, str(value)], {row.environment_name: str(row.default)})
+    assert getattr(both, row.name) == value
+
+
+def test_nothing_given_is_every_default_and_other_programs_variables_are_ignored() -> None:
+    assert load_settings([], {"PATH": "/bin", "ESTATE_PORT": "1", "state_port": "2"}) == Settings()
+
+
+@pytest.mark.parametrize("name", ["STATE_PROT", "STATE_", "STATE_PORT_", "STATE_port"])
+def test_an_unknown_variable_is_refused_by_name(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"unknown setting {name}.*--help"):
+        load_settings([], {name: "1", "STATE_PORT": "1"})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", "eighty"),
+        ("port", "65536"),
+        ("port", "-1"),
+        ("window_seconds", "0"),
+        ("window_seconds", "-5"),
+        ("window_seconds", "nan"),
+        ("window_seconds", "inf"),
+        ("window_seconds", "604801"),
+        ("window_seconds", ""),
+        ("max_future_seconds", "-0.1"),
+        ("history_seconds", "nan"),
+        ("clock", "moon"),
+        ("snapshot_interval_seconds", "0"),
+        ("max_body_bytes", "0"),
+        ("max_live_events", "1.5"),
+        ("log_level", "INFO"),
+    ],
+)
+def test_a_bad_value_is_refused_and_its_setting_named(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load_settings([], {ENVIRONMENT_PREFIX + name.upper(): value})
+
+
+def test_help_lists_every_setting_with_its_variable_and_default() -> None:
+    command = [sys.executable, "-m", "state_service", "--help"]
+    text = subprocess.run(
+        command, cwd=REPOSITORY, env={"COLUMNS": "1000"}, capture_output=True, text=True, check=True
+    ).stdout
+    text = " ".join(text.split())
+    for row in TABLE:
+        choices = f" ({', '.join(row.choices)})" if row.choices else ""
+        assert f"{row.flag} " in text
+        assert f"{row.description}{choices} [{row.environment_name}, {row.default}]" in text
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("STATE_WINDOW_SECONDS", "minus five"), ("STATE_WINDOWS_SECONDS", "5")]
+)
+async def test_the_command_says_in_one_sentence_what_is_wrong_with_a_setting(
+    variable: str, value: str
+) -> None:
+    process = await spawn("--port", "0", environment={variable: value})
+    stdout, stderr = await process.communicate()
+    assert process.returncode == 1
+    assert stdout == b""
+    assert stderr.decode().startswith("error: ")
+    assert stderr.count(b"\n") == 1
+    assert "window" in stderr.decode().lower()

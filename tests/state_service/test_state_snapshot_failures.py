@@ -1,0 +1,186 @@
+"""When the disk is damaged, foreign or full: say so, lose nothing more, mend by itself."""
+
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from state_service.errors import StorageError
+from state_service.snapshot import SnapshotStore
+from tests.state_service.state_support import Server, batch, serving, spawn
+
+
+def _run(folder: Path, script: str) -> None:
+    with closing(sqlite3.connect(folder / "state.db")) as database:
+        database.executescript(script)
+
+
+def _flip_a_byte(folder: Path, number: int) -> None:
+    with closing(sqlite3.connect(folder / "state.db", isolation_level=None)) as database:
+        query = "SELECT payload FROM segment WHERE number = ?"
+        ((payload,),) = database.execute(query, (number,)).fetchall()
+        middle = len(payload) // 2
+        damaged = payload[:middle] + bytes([payload[middle] ^ 1]) + payload[middle + 1 :]
+        database.execute("UPDATE segment SET payload = ? WHERE number = ?", (damaged, number))
+
+
+async def _record_and_snapshot(server: Server, key: str, user: str) -> None:
+    await server.record(batch(key, [user], [0.5]))
+    assert await server.service.snapshot()
+
+
+async def test_a_damaged_segment_is_put_aside_and_the_rest_is_served(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        for user in ("ann", "bob", "cid"):
+            await _record_and_snapshot(server, user, user)
+    _flip_a_byte(tmp_path, 2)
+    for damaged in (1, 0):  # once found, it is not found again
+        async with serving(tmp_path) as server:
+            restore = (await server.get("/stats"))["restore"]
+            assert restore["damaged_segments"] == damaged
+            assert restore["segments_done"] == 2
+            asked = await server.post("/medians", {"user_ids": ["ann", "bob", "cid"]})
+            assert [item["median"] for item in asked["items"]] == [0.5, None, 0.5]
+            # New segments go on being written and read.
+            await _record_and_snapshot(server, f"new {damaged}", "new")
+            await server.record(batch(f"clean up {damaged}", [], []))
+        with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+            assert database.execute("SELECT number FROM quarantine").fetchall() == [(2,)]
+            database.execute("DELETE FROM segment WHERE number > 3")
+            database.commit()
+
+
+async def test_a_snapshot_that_fails_keeps_everything_for_the_next_one(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        await _record_and_snapshot(server, "first", "ann")
+        _run(
+            tmp_path,
+            "CREATE TRIGGER full BEFORE INSERT ON segment "
+            "BEGIN SELECT RAISE(ABORT, 'no room left'); END",
+        )
+        await server.record(batch("second", ["bob"], [0.75]))
+        assert not await server.service.snapshot()
+        assert not await server.service.snapshot()
+        snapshot = (await server.get("/stats"))["snapshot"]
+        assert (snapshot["failures"], snapshot["error"]) == (2, "no room left")
+        answer = await server.problem("GET", "/readyz", 503, "snapshots_fail")
+        assert "no room left" in answer.body["detail"]
+        # Reading and writing go on.
+        assert (await server.record(batch("third", ["bob"], [0.25])))["accepted"] == 1
+        assert (await server.get("/users/bob/median"))["median"] == 0.5
+        _run(tmp_path, "DROP TRIGGER full")
+        assert await server.service.snapshot()
+        assert (await server.get("/stats"))["snapshot"]["error"] is None
+        await server.get("/readyz")
+    async with serving(tmp_path) as server:
+        assert (await server.get("/users/bob/median"))["count"] == 2
+        again = [batch(key, ["bob"], [9.0]) for key in ("first", "second", "third")]
+        assert (await server.record(*again))["duplicates"] == 3
+
+
+async def test_a_failing_last_snapshot_does_not_hold_up_the_stop(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        _run(
+            tmp_path,
+            "CREATE TRIGGER full BEFORE INSERT ON segment "
+            "BEGIN SELECT RAISE(ABORT, 'no room left'); END",
+        )
+        await server.record(batch("k", ["ann"], [0.5]))
+    assert server.service.snapshots.failures == 1
+
+
+async def test_a_full_disk_is_reported_and_mends_itself(tmp_path: Path) -> None:
+    """SQLite's own limit on the file's size stands for a disk without room."""
+    store = await SnapshotStore.open(tmp_path / "state.db")
+    await store.close()
+    async with serving(tmp_path) as server:
+        connection = server.service.store._connection  # noqa: SLF001 - the limit is a connection's own
+        await connection.execute("PRAGMA max_page_count = 1")  # rounds up to the present size
+        events = 20_000
+        await server.record(batch("large", ["ann"] * events, [0.5] * events))
+        assert not await server.service.snapshot()
+        answer = await server.problem("GET", "/readyz", 503, "snapshots_fail")
+        assert "full" in answer.body["detail"]
+        await connection.execute("PRAGMA max_page_count = 1000000")
+        assert await server.service.snapshot()
+        await server.get("/readyz")
+    async with serving(tmp_path) as server:
+        assert (await server.get("/users/ann/median"))["count"] == events
+
+
+async def test_the_background_snapshots_again_after_a_failure(tmp_path: Path) -> None:
+    async with serving(tmp_path, snapshot_interval_seconds=0.02) as server:
+        _run(
+            tmp_path,
+            "CREATE TRIGGER full BEFORE INSERT ON segment "
+            "BEGIN SELECT RAISE(ABORT, 'no room left'); END",
+        )
+        await server.record(batch("k", ["ann"], [0.5]))
+        while not server.service.snapshots.failures:
+            await server.get("/healthz")
+        _run(tmp_path, "DROP TRIGGER full")
+        await server.ready()
+        assert server.service.snapshots.last_at is not None
+        assert server.service.snapshots.last_at <= time.time()
+
+
+async def test_another_schema_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    _run(tmp_path, "PRAGMA user_version = 99; CREATE TABLE theirs (x)")
+    with pytest.raises(StorageError, match=r"schema version 99.*another file"):
+        await SnapshotStore.open(tmp_path / "state.db")
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        tables = database.execute("SELECT name FROM sqlite_master").fetchall()
+    assert tables == [("theirs",)]
+
+
+async def test_a_file_that_is_not_a_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.write_text("dear diary " * 500)
+    with pytest.raises(StorageError, match="not a database"):
+        await SnapshotStore.open(path)
+    assert path.read_text() == "dear diary " * 500
+
+
+async def test_a_place_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file" / "state.db", tmp_path):
+        with pytest.raises(StorageError, match="cannot open"):
+            await SnapshotStore.open(path)
+
+
+@pytest.mark.parametrize("contents", ["not a database " * 500, None])
+async def test_the_command_says_in_one_sentence_what_is_wrong_with_the_file(
+    tmp_path: Path, contents: str | None
+) -> None:
+    path = tmp_path / "state.db"
+    if contents is None:
+        path.mkdir()
+    else:
+        path.write_text(contents)
+    process = await spawn("--port", "0", "--database", str(path))
+    _, stderr = await process.communicate()
+    assert process.returncode == 1
+    assert stderr.decode().startswith("error: ")
+    assert "setting: database" in stderr.decode()
+    assert stderr.count(b"\n") == 1
+
+
+async def test_a_database_broken_inside_ends_the_process_with_one_sentence(tmp_path: Path) -> None:
+    events = 20_000
+    async with serving(tmp_path) as server:
+        await server.record(batch("large", ["ann"] * events, [0.5] * events))
+    path = tmp_path / "state.db"
+    with closing(sqlite3.connect(path)) as database:
+        ((page_size,),) = database.execute("PRAGMA page_size").fetchall()
+        ((pages,),) = database.execute("PRAGMA page_count").fetchall()
+    with path.open("r+b") as file:
+        file.seek(pages // 2 * page_size)
+        file.write(bytes(4))  # one of the segment's pages no longer names the next one
+    process = await spawn("--port", "0", "--database", str(path), "--log-level", "error")
+    _, stderr = await process.communicate()
+    assert process.returncode == 1
+    assert stderr.decode().startswith("error: ")
+    assert "setting: database" in stderr.decode()
+    assert stderr.count(b"\n") == 1
