@@ -41,6 +41,7 @@ class _Prediction(msgspec.Struct, omit_defaults=True):
     scores: list[float | None]
     errors: list[EventError]
     errors_truncated: bool = False
+    duplicate: bool = False
     hint: str | None = None
     request_id: str | None = None
 
@@ -72,6 +73,7 @@ def prediction(
         scores=aligned,
         errors=columns.errors[:max_errors_listed],
         errors_truncated=len(columns.errors) > max_errors_listed,
+        duplicate=result is not None and result.duplicate,
         request_id=request_id,
     )
     newest = columns.timestamps.max(initial=0.0)
@@ -80,8 +82,13 @@ def prediction(
     return Answer(200, _encode(body))
 
 
-def problem(error: RequestError, retry_after_seconds: int, request_id: str | None = None) -> Answer:
-    """Answer an RFC 9457 problem; a 503 says when to come back."""
+def problem(
+    error: RequestError,
+    retry_after_seconds: int,
+    request_id: str | None = None,
+    idempotency_key: str | None = None,
+) -> Answer:
+    """Answer an RFC 9457 problem; a 503 says when to come back, and under which key if it must."""
     body: dict[str, str | int] = {
         "type": "about:blank",
         "title": error.title,
@@ -91,5 +98,7 @@ def problem(error: RequestError, retry_after_seconds: int, request_id: str | Non
     }
     if request_id:
         body["request_id"] = request_id
+    if idempotency_key:
+        body["idempotency_key"] = idempotency_key
     headers = {"Retry-After": str(retry_after_seconds)} if error.status == 503 else {}
     return Answer(error.status, _encode(body), "application/problem+json", headers)

@@ -7,7 +7,6 @@ and is an answer too, never an exception.
 
 import logging
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,34 +15,26 @@ from numpy.typing import NDArray
 
 from handler import answering
 from handler.answering import Answer
-from handler.decoding import EventColumns, EventError, EventShape, decode_json
+from handler.decoding import EventColumns, EventError
 from handler.errors import RequestError
+from handler.reading import Request, read_request
 from handler.recording import Batch, BatchResult, RecordingError, StateClient, group_by_bytes
 from handler.scoring import Scorer
 from handler.settings import HandlerSettings
 
 log = logging.getLogger(__name__)
 
-_TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 _MAX_PASSED_HEADER_CHARS = 256  # X-Request-ID and traceparent are passed on up to this length
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One client request: its body (None when TorchServe lost it) and lower-case headers."""
-
-    body: bytes | None
-    headers: Mapping[str, str]
 
 
 @dataclass(slots=True)
 class _Work:
-    """One decoded request on its way; `answer` is set as soon as its fate is known."""
+    """One request that was understood, on its way; `answer` is set once its fate is known."""
 
+    headers: Mapping[str, str]
     body_bytes: int
     dry_run: bool
     key: str
-    headers: Mapping[str, str]
     columns: EventColumns
     scores: NDArray[np.float64]
     answer: Answer | None = None
@@ -63,76 +54,48 @@ class Pipeline:
         self._scorer = scorer
         self._state_client = state_client
         self._clock = clock
-        self._shape = EventShape(settings.features, settings.max_events, settings.max_user_id_bytes)
 
     def process(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer every request, in order. Never raises for anything a client can send."""
         received_at = self._clock()
         opened = [self._open(request) for request in requests]
         works = [item for item in opened if isinstance(item, _Work)]
-        try:
-            self._score(works)
-            self._record([work for work in works if not work.dry_run], received_at)
-        except Exception:
-            log.exception("scoring failed")
-            failure = RequestError(503, "scoring_failed", "the model failed; nothing was counted")
-            for work in works:
-                work.answer = work.answer or self._problem(failure, work.headers)
+        self._score(works)
+        self._record([work for work in works if not (work.dry_run or work.answer)], received_at)
         return [self._answer(item) for item in opened]
 
     def _open(self, request: Request) -> _Work | Answer:
-        """Read one request's headers and events, or answer what is wrong with it."""
+        """Read one request, or answer what is wrong with it."""
         try:
-            key = self._idempotency_key(request.headers)
-            dry_run = _dry_run(request.headers)
-            body = self._body(request)
-            columns = decode_json(body, self._shape)
+            read = read_request(request, self._settings)
         except RequestError as error:
             return self._problem(error, request.headers)
         except Exception:
-            log.exception("decoding failed")
-            failure = RequestError(500, "internal_error", "decoding failed")
+            log.exception("reading a request failed")
+            failure = RequestError(500, "internal_error", "the request could not be read")
             return self._problem(failure, request.headers)
-        return _Work(len(body), dry_run, key, request.headers, columns, np.empty(0))
-
-    def _body(self, request: Request) -> bytes:
-        content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if request.body is None:
-            raise RequestError(
-                400,
-                "unsupported_content_type",
-                "the body did not arrive: add the header Content-Type: application/json",
-            )
-        if content_type in ("application/x-ndjson", "application/vnd.apache.arrow.stream"):
-            raise RequestError(
-                400, "unsupported_content_type", f"{content_type}: send application/json instead"
-            )
-        if not request.body:
-            raise RequestError(400, "empty_body", "the body is empty: POST JSON events")
-        if len(request.body) > self._settings.max_body_bytes:
-            raise RequestError(
-                413,
-                "body_too_large",
-                f"{len(request.body)} bytes; the limit is {self._settings.max_body_bytes}",
-            )
-        return request.body
-
-    def _idempotency_key(self, headers: Mapping[str, str]) -> str:
-        key = headers.get("idempotency-key")
-        if key is None:
-            return uuid.uuid4().hex
-        limit = self._settings.max_idempotency_key_bytes
-        if not key or len(key.encode()) > limit:
-            raise RequestError(
-                400, "invalid_idempotency_key", f"Idempotency-Key must have 1 to {limit} bytes"
-            )
-        return key
+        return _Work(
+            request.headers, read.body_bytes, read.dry_run, read.key, read.columns, np.empty(0)
+        )
 
     def _score(self, works: list[_Work]) -> None:
-        """Score all requests' events in one forward."""
+        """Score all requests' events in one forward; when it fails, each request on its own.
+
+        So a request whose events the model cannot take does not fail its neighbours.
+        """
         if not works:
             return
-        scores = self._scorer.score(np.concatenate([work.columns.features for work in works]))
+        try:
+            scores = self._scorer.score(np.concatenate([work.columns.features for work in works]))
+        except Exception:
+            if len(works) > 1:
+                for work in works:
+                    self._score([work])
+                return
+            log.exception("the model failed")
+            failure = RequestError(503, "scoring_failed", "the model failed; nothing was counted")
+            works[0].answer = self._problem(failure, works[0].headers)
+            return
         ends = np.cumsum([len(work.columns.user_ids) for work in works])
         for work, part in zip(works, np.split(scores, ends[:-1]), strict=True):
             work.scores = part
@@ -141,20 +104,34 @@ class Pipeline:
 
     def _record(self, works: list[_Work], received_at: float) -> None:
         """Store all requests' scores in one call (several only beyond its size limit)."""
+        deadline = time.monotonic() + self._settings.forward_timeout_seconds
         for group in group_by_bytes([work.body_bytes for work in works]):
             members = works[group.start : group.stop]
+            batches = [_batch(work, received_at) for work in members]
             try:
-                results = self._state_client.record([_batch(work, received_at) for work in members])
+                results = self._state_client.record(batches, deadline - time.monotonic())
             except RecordingError as error:
                 log.warning("%d requests not recorded: %s", len(members), error)
-                refusal = RequestError(
-                    503, "not_recorded", "not stored, nothing was counted: try again"
-                )
                 for work in members:
-                    work.answer = self._problem(refusal, work.headers)
+                    work.answer = self._not_recorded(work, in_doubt=error.in_doubt)
                 continue
             for work, result in zip(members, results, strict=True):
                 work.answer = self._prediction(work, result)
+
+    def _not_recorded(self, work: _Work, *, in_doubt: bool) -> Answer:
+        """Answer 503: surely not counted, or perhaps counted, which a retry must not double."""
+        if not in_doubt:
+            refusal = RequestError(
+                503, "not_recorded", "not stored, nothing was counted: send it again"
+            )
+            return self._problem(refusal, work.headers)
+        doubt = RequestError(
+            503,
+            "not_confirmed",
+            "it may have been counted: send it again with the header "
+            f"Idempotency-Key: {work.key}, and it counts once",
+        )
+        return self._problem(doubt, work.headers, idempotency_key=work.key)
 
     def _answer(self, item: _Work | Answer) -> Answer:
         if isinstance(item, Answer):
@@ -170,17 +147,15 @@ class Pipeline:
             _passed_on(work.headers, "x-request-id"),
         )
 
-    def _problem(self, error: RequestError, headers: Mapping[str, str]) -> Answer:
-        request_id = _passed_on(headers, "x-request-id")
-        log.debug("answered %d %s, request id %s", error.status, error.code, request_id)
-        return answering.problem(error, self._settings.retry_after_seconds, request_id)
-
-
-def _dry_run(headers: Mapping[str, str]) -> bool:
-    value = headers.get("x-dry-run", "").strip().lower()
-    if value not in _TRUE + _FALSE:
-        raise RequestError(400, "invalid_dry_run", "X-Dry-Run must be 1 or 0")
-    return value in _TRUE
+    def _problem(
+        self, error: RequestError, headers: Mapping[str, str], idempotency_key: str | None = None
+    ) -> Answer:
+        return answering.problem(
+            error,
+            self._settings.retry_after_seconds,
+            _passed_on(headers, "x-request-id"),
+            idempotency_key,
+        )
 
 
 def _batch(work: _Work, received_at: float) -> Batch:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 import urllib3
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError
 
 # The state service takes bodies of 32 MiB. A group holds at most this many bytes of client
 # bodies (or one body), which leaves room for scores being longer than what was sent.
@@ -42,45 +43,63 @@ class _ScoresAnswer(msgspec.Struct):
 
 
 class RecordingError(Exception):
-    """The batches were not acknowledged; sending them again with the same keys is safe."""
+    """The batches were not acknowledged; sending them again with the same keys is safe.
+
+    `in_doubt` tells whether they may have been counted all the same.
+    """
+
+    def __init__(self, detail: str, *, in_doubt: bool) -> None:
+        super().__init__(detail)
+        self.in_doubt = in_doubt
 
 
 class StateClient:
     """A kept-alive client of the state service's `POST /scores`."""
 
-    def __init__(self, url: str, timeout_seconds: float) -> None:
+    def __init__(self, url: str) -> None:
         self._url = f"{url.rstrip('/')}/scores"
         # No retries here: waiting twice would hold up the whole worker. A connection that a
         # restarted state service has closed is noticed by the pool and opened anew.
-        self._pool = urllib3.PoolManager(
-            timeout=urllib3.Timeout(total=timeout_seconds), retries=False
-        )
+        self._pool = urllib3.PoolManager(retries=False)
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(_ScoresAnswer).decode
 
-    def record(self, batches: Sequence[Batch]) -> list[BatchResult]:
+    def record(self, batches: Sequence[Batch], timeout_seconds: float) -> list[BatchResult]:
         """Store the batches, all or none; return a result each. Raises `RecordingError`."""
+        if timeout_seconds <= 0:
+            raise RecordingError("no time is left to ask the state service", in_doubt=False)
         try:
             response = self._pool.request(
                 "POST",
                 self._url,
                 body=self._encode({"batches": batches}),
                 headers={"Content-Type": "application/json"},
+                timeout=urllib3.Timeout(total=timeout_seconds),
             )
-        except urllib3.exceptions.HTTPError as error:
-            raise RecordingError(f"the state service cannot be reached: {error}") from error
-        if response.status != 200:
+        except (NewConnectionError, ConnectTimeoutError) as error:
             raise RecordingError(
-                f"the state service answered {response.status}: {response.data[:300]!r}"
+                f"the state service cannot be reached: {error}", in_doubt=False
+            ) from error
+        except HTTPError as error:
+            raise RecordingError(
+                f"the state service does not answer: {error}", in_doubt=True
+            ) from error
+        if response.status != 200:
+            # A 4xx or a 503 refuses the whole request; another fault leaves a doubt.
+            raise RecordingError(
+                f"the state service answered {response.status}: {response.data[:300]!r}",
+                in_doubt=not (400 <= response.status < 500 or response.status == 503),
             )
         try:
             results = self._decode(response.data).batches
         except msgspec.DecodeError as error:
             raise RecordingError(
-                f"the state service's answer is not understood: {error}"
+                f"the state service's answer is not understood: {error}", in_doubt=True
             ) from error
         if len(results) != len(batches):
-            raise RecordingError(f"{len(results)} results for {len(batches)} batches")
+            raise RecordingError(
+                f"{len(results)} results for {len(batches)} batches", in_doubt=True
+            )
         return results
 
     def close(self) -> None:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from handler.pipeline import Pipeline, Request
+from handler.pipeline import Pipeline
+from handler.reading import Request
 from handler.recording import StateClient
 from handler.scoring import ModelError, load_scorer
 from handler.settings import SettingsError, load_settings
@@ -71,9 +72,7 @@ def _load(context: "Context") -> Pipeline:
         Path(properties["model_dir"]) / settings.weights,
         properties.get("gpu_id"),
     )
-    return Pipeline(
-        settings, scorer, StateClient(settings.state_url, settings.forward_timeout_seconds)
-    )
+    return Pipeline(settings, scorer, StateClient(settings.state_url))
 
 
 def _request(item: dict[str, Any], index: int, context: "Context") -> Request:
@@ -84,7 +83,11 @@ def _request(item: dict[str, Any], index: int, context: "Context") -> Request:
         for name, value in (context.get_all_request_header(index) or {}).items()
         if isinstance(value, str)
     }
-    return Request(bytes(body) if isinstance(body, bytes | bytearray) else None, headers)
+    return Request(
+        bytes(body) if isinstance(body, bytes | bytearray) else None,
+        headers,
+        context.get_request_id(index),
+    )
 
 
 def _log_to_stderr() -> None:

@@ -15,6 +15,8 @@ from torch import nn
 # last block differently, which shows in a score's last bit: an event would score differently
 # with other neighbours, and a repeated request would not get the scores that were recorded.
 _ROW_BLOCK = 16
+# A forward of more rows than this is cut, so that a batch of large requests stays within memory.
+_MAX_ROWS = 4096 * _ROW_BLOCK
 
 
 class ModelError(RuntimeError):
@@ -30,17 +32,19 @@ class Scorer:
         self._check_output_shape(features)
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Score float32 [n, features] in one forward; return float64 [n].
+        """Score float32 [n, features] in one forward (up to 65,536 rows); return float64 [n].
 
         A score is the network's float32 output widened: exact, and the same number in the
         answer, in the window and in the median.
         """
-        count = len(features)
-        if not count:
-            return np.empty(0, np.float64)
-        rows = np.zeros((-(-count // _ROW_BLOCK) * _ROW_BLOCK, features.shape[1]), np.float32)
-        rows[:count] = features
-        return self._forward(rows)[:count].double().cpu().numpy()
+        scores = np.empty(len(features), np.float64)
+        for start in range(0, len(features), _MAX_ROWS):
+            part = features[start : start + _MAX_ROWS]
+            count = len(part)
+            rows = np.zeros((-(-count // _ROW_BLOCK) * _ROW_BLOCK, part.shape[1]), np.float32)
+            rows[:count] = part
+            scores[start : start + count] = self._forward(rows)[:count].double().cpu().numpy()
+        return scores
 
     def _forward(self, rows: NDArray[np.float32]) -> torch.Tensor:
         with torch.inference_mode():
@@ -51,7 +55,7 @@ class Scorer:
         """Score zeros, so that a misfit is found at start and not under load."""
         try:
             output = self._forward(np.zeros((_ROW_BLOCK, features), np.float32))
-        except (RuntimeError, TypeError, AttributeError) as error:
+        except Exception as error:  # whatever a network of somebody's own may raise
             raise ModelError(
                 f"the network does not take {features} features a row: {error} "
                 "(set 'features' in the model YAML)"
@@ -70,7 +74,12 @@ def load_scorer(
 
     `gpu_id` is the GPU that TorchServe assigned to this worker, None for the CPU.
     """
-    network = _find_factory(factory)(features)
+    try:
+        network = _find_factory(factory)(features)
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(f"factory '{factory}' failed: {error}") from error
     state_dict = _load_state_dict(weights_path)
     try:
         network.load_state_dict(state_dict)

@@ -23,6 +23,7 @@ async def create_app(settings: Settings) -> web.Application:
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[render_problems])
     app[SERVICE] = StateService(settings, store)
     app.cleanup_ctx.append(_running_service)
+    app.on_shutdown.append(_refuse_further_requests)
     app.add_routes(routes_scores.routes)
     app.add_routes(routes_users.routes)
     app.add_routes(routes_service.routes)
@@ -39,3 +40,8 @@ async def _running_service(app: web.Application) -> AsyncIterator[None]:
     service.stop()
     await asyncio.wait({app[BACKGROUND]})  # it uses the database, which closes next
     await service.close()
+
+
+async def _refuse_further_requests(app: web.Application) -> None:
+    """Come before requests in flight are waited for: those without their body yet are refused."""
+    app[SERVICE].stop()

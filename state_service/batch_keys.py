@@ -15,7 +15,7 @@ class BatchCounts(NamedTuple):
 
 
 class SeenKey(NamedTuple):
-    """One remembered batch: its key, when it was seen (epoch seconds), its counts."""
+    """One remembered batch: its key, when it was seen (in the windows' time), its counts."""
 
     key: str
     seen_at: float
@@ -24,6 +24,9 @@ class SeenKey(NamedTuple):
 
 class BatchKeys:
     """Keys by time of arrival, forgotten after `retention_seconds`.
+
+    `now` is the windows' time throughout: under the event clock it stands still while no newer
+    events come, and so must the keys, or a repeat of events that still count would count again.
 
     Insertion order is arrival order, so expiry only looks at the front: O(1) amortised a key.
     """

@@ -1,5 +1,7 @@
 """Reading request bodies within the limits."""
 
+import asyncio
+
 from aiohttp import web
 
 from state_service.app_keys import SERVICE
@@ -16,7 +18,13 @@ async def read_body(request: web.Request) -> bytes:
     service.require_ready()
     with service.one_more_in_flight():
         try:
-            body = await request.read()
+            async with asyncio.timeout(service.settings.body_timeout_seconds):
+                body = await request.read()
+        except TimeoutError:
+            raise InvalidRequestError(
+                f"the body took over {service.settings.body_timeout_seconds:g} seconds",
+                "body_timeout",
+            ) from None
         except (ConnectionResetError, web.RequestPayloadError) as error:
             raise InvalidRequestError(f"the body did not arrive whole: {error}") from None
     service.require_ready()  # it may have begun to stop while the body came in

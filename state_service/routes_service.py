@@ -7,6 +7,7 @@ from aiohttp import web
 
 from state_service.app_keys import SERVICE
 from state_service.errors import UnavailableError
+from state_service.service import StateService
 
 routes = web.RouteTableDef()
 
@@ -36,8 +37,7 @@ async def get_stats(request: web.Request) -> web.Response:
         "clock": settings.clock,
         "durability": {
             "mode": "snapshot",
-            "meaning": "A clean stop loses nothing. A kill or a crash loses what was accepted "
-            f"after the last snapshot: at most {settings.snapshot_interval_seconds:g} seconds.",
+            "meaning": _durability_in_words(service),
         },
         "snapshot": {
             **dataclasses.asdict(service.snapshots),
@@ -62,3 +62,16 @@ async def get_readyz(request: web.Request) -> web.Response:
     if service.snapshots.error is not None:
         raise UnavailableError(f"snapshots fail: {service.snapshots.error}", "snapshots_fail")
     return web.json_response({"status": "ready"})
+
+
+def _durability_in_words(service: StateService) -> str:
+    if service.snapshots.error is not None:
+        return (
+            "Snapshots fail: a stop, a kill or a crash now loses what was accepted since the last "
+            "one (snapshot.last_at)."
+        )
+    interval = service.settings.snapshot_interval_seconds
+    return (
+        "A clean stop loses nothing. A kill or a crash loses what was accepted after the last "
+        f"snapshot: about {interval:g} seconds. A power loss may cost one snapshot more."
+    )

@@ -83,7 +83,7 @@ class RestoreStatus:
 
 @dataclass(slots=True)
 class StateService:
-    """The state of one process. Call `restore` before anything else, `close` at the end."""
+    """The state of one process. `run` it; at the end `stop` it, and `close` it when it has."""
 
     settings: Settings
     store: SnapshotStore
@@ -126,7 +126,7 @@ class StateService:
         """
         now = self.clock()
         self.windows.expire(now)  # first make the room that there is
-        self.keys.expire(now)
+        self.keys.expire(self.windows.reference(now))
         fresh: dict[str, Batch] = {}
         for batch in batches:
             if batch.key not in fresh and self.keys.find(batch.key) is None:
@@ -153,12 +153,14 @@ class StateService:
             np.fromiter(chain.from_iterable(b.score for b in batches), np.float64, total),
             now,
         )
+        # By the windows' own time, so that a key lives as long as the events it counted.
+        seen_at = self.windows.reference(now)
         counters, end = self.counters, 0
         for batch, size in zip(batches, sizes, strict=True):
             mine = np.bincount(verdicts[end : end + size], minlength=3)
             end += size
             counts = BatchCounts(int(mine[ACCEPTED]), int(mine[LATE]), int(mine[FUTURE]))
-            self.keys.add(batch.key, now, counts)
+            self.keys.add(batch.key, seen_at, counts)
             log.debug("recorded", request_id=batch.request_id, traceparent=batch.traceparent)
             counters.ingest_requests += 1
             counters.accepted += counts.accepted
@@ -167,7 +169,7 @@ class StateService:
             counters.skipped += batch.skipped
             if batch.received_at is not None:
                 counters.timed_requests += 1
-                counters.latency_seconds_total += max(0.0, now - batch.received_at)
+                counters.latency_seconds_total += max(0.0, self.clock() - batch.received_at)
 
     # --- readiness ----------------------------------------------------------------------------
 
@@ -226,7 +228,7 @@ class StateService:
                     "damaged segment put aside, the rest is served", reason=str(error)
                 )
                 self.restored.damaged_segments += 1
-                await self.store.quarantine(number)
+                await self._quarantine(number)
                 continue
             self.windows.restore(
                 number, stored.user_ids, stored.counts, stored.timestamps, stored.scores
@@ -235,12 +237,19 @@ class StateService:
             self.restored.events += len(stored.scores)
         now = self.clock()
         self.windows.expire(now)
-        self.keys.restore(await self.store.load_keys(self.keys.horizon(now)))
+        horizon = self.keys.horizon(self.windows.reference(now))
+        self.keys.restore(await self.store.load_keys(horizon))
         if self._closing.is_set():
             return
         self.restored.duration_seconds = time.perf_counter() - began
         self.phase = "ready"
         log.info("restored", events=self.restored.events, users=self.windows.active_users)
+
+    async def _quarantine(self, number: int) -> None:
+        try:
+            await self.store.quarantine(number)
+        except aiosqlite.Error as error:  # a full disk must not keep the rest from being served
+            log.error("it stays where it is", segment=number, reason=str(error))  # noqa: TRY400
 
     async def snapshot(self) -> bool:
         """Write what is new since the last snapshot; return whether it is on disk.
@@ -253,7 +262,8 @@ class StateService:
             now = self.clock()
             self.windows.seal()
             self.windows.expire(now)
-            self.keys.expire(now)
+            self.keys.expire(self.windows.reference(now))
+            keys_horizon = self.keys.horizon(self.windows.reference(now))
             segments = self.windows.segments
             stored = set(self.store.stored_numbers)
             new = [
@@ -267,7 +277,7 @@ class StateService:
                     lambda: [(segment.number, encode_segment(segment, ids)) for segment, ids in new]
                 )
                 live = {segment.number for segment in segments}
-                await self.store.write(payloads, live, new_keys, self.keys.horizon(now))
+                await self.store.write(payloads, live, new_keys, keys_horizon)
             except aiosqlite.Error as error:
                 self.keys.put_back(new_keys)
                 self._snapshot_failed(str(error))
@@ -297,6 +307,8 @@ class StateService:
         """Write a last snapshot, close the file."""
         self.stop()
         restored = self.restored.duration_seconds is not None
-        if restored and not await self.snapshot():
-            log.error("the last snapshot failed: what came after the one before is lost")
-        await self.store.close()
+        try:
+            if restored and not await self.snapshot():
+                log.error("the last snapshot failed: what came after the one before is lost")
+        finally:
+            await self.store.close()  # its thread would keep the process alive

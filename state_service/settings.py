@@ -50,6 +50,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         float,
         Meta(gt=0, le=_WEEK, description="time between snapshots: what a kill -9 may lose at most"),
     ] = 5.0
+    body_timeout_seconds: Annotated[
+        float, Meta(gt=0, le=_WEEK, description="time a client has to send its body")
+    ] = 10.0
     max_body_bytes: Annotated[int, Meta(ge=1, description="largest request body")] = (
         32 * 1024 * 1024
     )
@@ -144,6 +147,7 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
 def _parser(table: list[Setting]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m state_service",
+        allow_abbrev=False,
         description="Keep every user's recent scores and answer their exact rolling median.",
         epilog=f"Every setting is also an environment variable: {ENVIRONMENT_PREFIX}<NAME>.",
     )

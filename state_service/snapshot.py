@@ -10,9 +10,10 @@ Tables (`PRAGMA user_version` 1):
   quarantine segments whose bytes are not what was written: kept for a person to look at
 """
 
+import contextlib
 import fcntl
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Self
@@ -111,29 +112,16 @@ class SnapshotStore:
             lock.close()
             raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
         try:
-            await connection.execute("PRAGMA journal_mode = WAL")
-            await connection.execute("PRAGMA synchronous = NORMAL")
-            version = await _scalar(connection, "PRAGMA user_version")
-            if version == 0:
-                await connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-            elif version != SCHEMA_VERSION:
-                raise StorageError(  # noqa: TRY301 - closed like every other failure below
-                    f"{path} has schema version {version}, this program reads {SCHEMA_VERSION}: "
-                    "use the program that wrote it, or another file (setting: database)"
-                )
+            await _prepare(connection)
             async with connection.execute("SELECT number FROM segment") as rows:
                 stored = {number async for (number,) in rows}
-        except aiosqlite.Error as error:
+        except (aiosqlite.Error, StorageError) as error:
             lock.close()
             await connection.close()
             raise StorageError(
                 f"{path} cannot be used: {error}; move it away or name another file "
                 "(setting: database)"
             ) from error
-        except StorageError:
-            lock.close()
-            await connection.close()
-            raise
         return cls(path, connection, stored, lock)
 
     @property
@@ -157,10 +145,9 @@ class SnapshotStore:
     async def quarantine(self, number: int) -> None:
         """Put a damaged segment aside, where it is neither read nor deleted again."""
         move = "INSERT INTO quarantine SELECT * FROM segment WHERE number = ?"
-        await self._connection.execute("BEGIN IMMEDIATE")
-        await self._connection.execute(move, (number,))
-        await self._connection.execute("DELETE FROM segment WHERE number = ?", (number,))
-        await self._connection.execute("COMMIT")
+        async with self._transaction():
+            await self._connection.execute(move, (number,))
+            await self._connection.execute("DELETE FROM segment WHERE number = ?", (number,))
         self._stored.discard(number)
 
     async def load_keys(self, horizon: float) -> list[SeenKey]:
@@ -180,24 +167,28 @@ class SnapshotStore:
     ) -> None:
         """Write one snapshot: all of it or nothing. Raises `aiosqlite.Error`."""
         gone = self._stored.difference(live_numbers)
+        rows = [(number, zlib.crc32(payload), payload) for number, payload in new_segments]
         execute, executemany = self._connection.execute, self._connection.executemany
-        await execute("BEGIN IMMEDIATE")
-        try:
-            await executemany(
-                "INSERT OR REPLACE INTO segment VALUES (?, ?, ?)",
-                [(number, zlib.crc32(payload), payload) for number, payload in new_segments],
-            )
+        async with self._transaction():
+            await executemany("INSERT OR REPLACE INTO segment VALUES (?, ?, ?)", rows)
             await executemany("DELETE FROM segment WHERE number = ?", [(n,) for n in gone])
             await executemany(
                 "INSERT OR REPLACE INTO batch_key VALUES (?, ?, ?, ?, ?)",
                 [(seen.key, seen.seen_at, *seen.counts) for seen in new_keys],
             )
             await execute("DELETE FROM batch_key WHERE seen_at < ?", (keys_horizon,))
-            await execute("COMMIT")
+        self._stored = (self._stored - gone) | {number for number, _ in new_segments}
+
+    @contextlib.asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[None]:
+        """Do all of the block or nothing."""
+        await self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            await self._connection.execute("COMMIT")
         except BaseException:
             await self._connection.rollback()
             raise
-        self._stored = (self._stored - gone) | {number for number, _ in new_segments}
 
     async def close(self) -> None:
         """Close the database, folding the write-ahead log in."""
@@ -224,6 +215,19 @@ def _lock(path: Path) -> IO[bytes]:
             "(setting: database)"
         ) from error
     return lock
+
+
+async def _prepare(connection: aiosqlite.Connection) -> None:
+    """Make an empty file ours; refuse, before anything is written, one that is not."""
+    version = await _scalar(connection, "PRAGMA user_version")
+    if version not in (0, SCHEMA_VERSION):
+        raise StorageError(f"it has schema version {version}, this program reads {SCHEMA_VERSION}")
+    if version == 0 and await _scalar(connection, "SELECT count(*) FROM sqlite_master"):
+        raise StorageError("it is another program's database")
+    await connection.execute("PRAGMA journal_mode = WAL")
+    await connection.execute("PRAGMA synchronous = NORMAL")
+    if version == 0:
+        await connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
 
 
 async def _scalar(connection: aiosqlite.Connection, query: str) -> int:

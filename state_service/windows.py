@@ -104,6 +104,10 @@ class Windows:
         """Return the ids of a held segment's users, in the order of its runs."""
         return [self._user_of[slot] for slot in segment.slots]
 
+    def reference(self, now: float) -> float:
+        """Return the time windows end at: `now`, or the newest timestamp under the event clock."""
+        return now if self.rules.clock == "wall" else self.newest_timestamp
+
     # --- writing ------------------------------------------------------------------------------
 
     def ingest(
@@ -245,20 +249,17 @@ class Windows:
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _reference(self, now: float) -> float:
-        return now if self.rules.clock == "wall" else self.newest_timestamp
-
     def _horizon(self, now: float) -> float:
         """Return the oldest timestamp that a question may still reach."""
         rules = self.rules
-        return self._reference(now) - rules.window_seconds - rules.history_seconds
+        return self.reference(now) - rules.window_seconds - rules.history_seconds
 
     def _bounds(
         self, now: float, window_seconds: float | None, at: float | None
     ) -> tuple[float, float]:
         """Return the closed interval of timestamps asked for."""
         length = self.rules.window_seconds if window_seconds is None else window_seconds
-        end = self._reference(now) if at is None else at
+        end = self.reference(now) if at is None else at
         low, horizon = end - length, self._horizon(now)
         if low < horizon:
             raise HistoryError(

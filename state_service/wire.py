@@ -12,7 +12,8 @@ from msgspec import Meta
 from state_service.errors import InvalidRequestError, TooLargeError
 from state_service.settings import Settings
 
-_NotNegative = Annotated[int, Meta(ge=0)]
+_Skipped = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+_EpochSeconds = Annotated[float, Meta(ge=0, le=2**40)]
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -22,8 +23,8 @@ class Batch(msgspec.Struct, frozen=True):
     user_id: list[str]
     timestamp: list[float]
     score: list[float]
-    skipped: _NotNegative = 0
-    received_at: float | None = None
+    skipped: _Skipped = 0
+    received_at: _EpochSeconds | None = None
     request_id: str | None = None
     traceparent: str | None = None
 
@@ -91,7 +92,8 @@ def check_window(window: float | None, settings: Settings) -> None:
 
 def check_user_id(user_id: str, settings: Settings) -> None:
     """Refuse a user id that no event can have."""
-    _check_user_ids([user_id], "user_id", settings.max_user_id_bytes)
+    if not 1 <= _utf8_length(user_id) <= settings.max_user_id_bytes:
+        raise InvalidRequestError(f"user_id must have 1 to {settings.max_user_id_bytes} bytes")
 
 
 def _check_user_ids(user_ids: list[str], place: str, max_bytes: int) -> None:

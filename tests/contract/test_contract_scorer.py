@@ -10,6 +10,7 @@ import pytest
 
 import handler.decoding
 import handler.pipeline
+import handler.reading
 from handler import answering
 from handler.decoding import EventColumns, EventShape, decode_json
 from handler.errors import RequestError
@@ -104,6 +105,7 @@ def test_every_form_of_prediction_is_as_documented() -> None:
     assert len(body["errors"]) == 3
     assert body["scores"] == [0.0] + [None] * len(MALFORMED)
     assert body["request_id"] == "r-1"
+    assert _predict([EVENT], BatchResult(1, 0, 0, duplicate=True))["duplicate"] is True
     future = BatchResult(accepted=0, late=0, future=1, duplicate=False)
     assert "milliseconds" in _predict([EVENT | {"timestamp": 1.7e12}], future)["hint"]
     assert _predict(MALFORMED, BatchResult(0, 0, 0, duplicate=False))["processed"] == 0
@@ -113,7 +115,7 @@ def test_every_form_of_prediction_is_as_documented() -> None:
 def _problems_of_the_handler() -> set[tuple[int, str]]:
     """Return (status, code) of every `RequestError` that the handler's sources raise."""
     found = set()
-    for module in (handler.decoding, handler.pipeline):
+    for module in (handler.decoding, handler.reading, handler.pipeline):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if (
                 isinstance(node, ast.Call)
@@ -133,7 +135,8 @@ def _problems_of_the_handler() -> set[tuple[int, str]]:
 def test_every_problem_of_the_handler_is_as_documented(request_id: str | None) -> None:
     for status, code in _problems_of_the_handler():
         error = RequestError(status, code, "what happened")
-        answer = answering.problem(error, 1, request_id)
+        key = "k" if code == "not_confirmed" else None
+        answer = answering.problem(error, 1, request_id, key)
         assert _check(answer).get("request_id") == request_id
         assert ("Retry-After" in answer.headers) == (status == 503)
         description = OPERATION["responses"][str(status)]["description"]

@@ -4,6 +4,7 @@ import ast
 import asyncio
 import inspect
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +72,13 @@ def test_what_the_handler_sends_is_a_request_of_the_contract() -> None:
 
 async def test_what_the_service_answers_is_understood_by_the_handler(tmp_path: Path) -> None:
     async with served(tmp_path) as service:
-        client = StateClient(service.url, timeout_seconds=5)
+        client = StateClient(service.url)
         try:
-            first = await asyncio.to_thread(client.record, _batches())
-            again = await asyncio.to_thread(client.record, _batches())
+            first = await asyncio.to_thread(client.record, _batches(), 5.0)
+            again = await asyncio.to_thread(client.record, _batches(), 5.0)
             bad = Batch(key="", user_id=[], timestamp=[], score=[])
             with pytest.raises(RecordingError, match=r"answered 400.*invalid_request"):
-                await asyncio.to_thread(client.record, [bad])
+                await asyncio.to_thread(client.record, [bad], 5.0)
         finally:
             client.close()
     assert first == [BatchResult(1, 1, 1, duplicate=False), BatchResult(0, 0, 0, duplicate=False)]
@@ -117,6 +118,12 @@ class _Walker:
             self.codes.add(msgspec.json.decode(body)["code"])
 
 
+async def _slow_body() -> AsyncIterator[bytes]:
+    yield b"{"
+    await asyncio.sleep(1)
+    yield b"}"
+
+
 async def _walk(walk: _Walker) -> None:
     """Ask for everything, well and badly."""
     service = walk.service.service
@@ -131,6 +138,7 @@ async def _walk(walk: _Walker) -> None:
     await walk(200, "POST", "/scores", json={"batches": batches})
     await walk(400, "POST", "/scores", data=b"{")
     await walk(413, "POST", "/scores", data=b" " * 20_000)
+    await walk(400, "POST", "/scores", data=_slow_body())
     await walk(405, "GET", "/scores")
     too_many = [msgspec.to_builtins(Batch(str(n), ["u"], [now], [1.0])) for n in range(20)]
     await walk(503, "POST", "/scores", json={"batches": too_many})
@@ -201,6 +209,7 @@ async def test_every_answer_is_as_documented_and_every_documented_code_is_met(
         "max_body_bytes": 10_000,
         "max_live_events": 10,
         "max_requests_in_flight": 8,
+        "body_timeout_seconds": 0.3,
     }
     async with served(tmp_path, **limits) as service, aiohttp.ClientSession() as session:
         walk = _Walker(service, session)

@@ -1,5 +1,6 @@
 """A stack's life: starting, stopping, restarting, losing a process, failing to start."""
 
+import json
 import os
 import pty
 import shutil
@@ -89,21 +90,27 @@ def test_a_killed_process_is_started_again_and_the_output_says_so(start_stack: "
     assert stack.stop() == 0
 
 
-def test_without_the_state_service_predictions_get_503_and_come_back(start_stack: "Start") -> None:
+def test_while_the_state_service_stalls_predictions_get_503_and_may_be_repeated(
+    start_stack: "Start",
+) -> None:
     stack = start_stack()
     stack.wait_for_line(READY)
     state = stack.pid_of(STATE)
     os.kill(state, signal.SIGSTOP)
     try:
         began = time.monotonic()
-        response = stack.post_raw(b'[{"user_id":"a","timestamp":1,"features":[1,2,3]}]')
+        sent = events("a", 3)
+        response = stack.post_raw(json.dumps(sent).encode())
         assert time.monotonic() - began < 5
         assert (response.status, response.headers["Retry-After"]) == (503, "1")
-        assert response.json()["code"] == "not_recorded"
+        assert response.json()["code"] == "not_confirmed"
         assert stack.post_raw(b"[]", X_Dry_Run="1").status == 200
     finally:
         os.kill(state, signal.SIGCONT)
-    assert stack.post(events("a"))["recorded"] == "stored"
+    # It may have been counted meanwhile; the key that the answer named makes it once.
+    key = response.json()["idempotency_key"]
+    assert stack.post(sent, Idempotency_Key=key)["recorded"] == "stored"
+    assert stack.get("/users/a/median")["count"] == 3
     assert stack.stop() == 0
 
 

@@ -14,8 +14,15 @@ from torch import nn
 from handler.answering import Answer
 from handler.create_model import create_state_dict
 from handler.network import build
-from handler.pipeline import Pipeline, Request
-from handler.recording import Batch, BatchResult, StateClient, group_by_bytes
+from handler.pipeline import Pipeline
+from handler.reading import Request
+from handler.recording import (
+    Batch,
+    BatchResult,
+    RecordingError,
+    StateClient,
+    group_by_bytes,
+)
 from handler.scoring import Scorer
 from handler.settings import HandlerSettings
 
@@ -41,12 +48,12 @@ class CountingClient(StateClient):
     """The real client, counting calls and the batches in each."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, timeout_seconds=2.0)
+        super().__init__(url)
         self.calls: list[int] = []
 
-    def record(self, batches: Sequence[Batch]) -> list[BatchResult]:
+    def record(self, batches: Sequence[Batch], timeout_seconds: float) -> list[BatchResult]:
         self.calls.append(len(batches))
-        return super().record(batches)
+        return super().record(batches, timeout_seconds)
 
 
 @pytest.fixture
@@ -172,7 +179,8 @@ def test_a_repeated_key_counts_once_and_answers_the_same_counts(
     first, twin = pipeline.process([request(*events, idempotency_key=key)] * 2)
     (again,) = pipeline.process([request(*events, idempotency_key=key)])
     assert (body_of(first)["late"], body_of(first)["future"]) == (1, 1)
-    assert body_of(first) == body_of(twin) == body_of(again)
+    assert "duplicate" not in body_of(first)
+    assert {**body_of(first), "duplicate": True} == body_of(twin) == body_of(again)
     assert median("user-1")["count"] == 1
 
 
@@ -183,6 +191,38 @@ def test_a_key_used_again_for_an_empty_request_answers_the_first_one_s_counts(
     pipeline.process([request(future, idempotency_key="reused")])
     (answer,) = pipeline.process([request(idempotency_key="reused")])
     assert (answer.status, body_of(answer)["future"]) == (200, 1)
+
+
+def test_a_request_that_torchserve_runs_twice_counts_once(
+    pipeline: Pipeline, median: Callable[[str], Any]
+) -> None:
+    same = Request(request(event()).body, {}, request_id="given by TorchServe")
+    pipeline.process([same])
+    pipeline.process([same])
+    assert median("user-1")["count"] == 1
+
+
+def test_a_service_that_stalls_leaves_a_doubt_that_the_named_key_resolves(
+    network: CountingNetwork, state_url: str, median: Callable[[str], Any]
+) -> None:
+    """The first attempt is counted although its answer comes too late; the second adds nothing."""
+
+    class Late(StateClient):
+        def record(self, batches: Sequence[Batch], timeout_seconds: float) -> list[BatchResult]:
+            super().record(batches, timeout_seconds)
+            raise RecordingError("timed out", in_doubt=True)
+
+    scorer = Scorer(network, 3, torch.device("cpu"))
+    late = Pipeline(HandlerSettings(), scorer, Late(state_url))
+    (doubt,) = late.process([Request(request(event()).body, {}, request_id="abc")])
+    assert (doubt.status, body_of(doubt)["code"]) == (503, "not_confirmed")
+    assert body_of(doubt)["idempotency_key"] == "abc"
+    assert median("user-1")["count"] == 1
+    again = Pipeline(HandlerSettings(), scorer, StateClient(state_url))
+    key = body_of(doubt)["idempotency_key"]
+    (answer,) = again.process([request(event(), idempotency_key=key)])
+    assert (answer.status, body_of(answer)["duplicate"]) == (200, True)
+    assert median("user-1")["count"] == 1
 
 
 def test_requests_without_a_key_are_each_counted(
@@ -227,7 +267,7 @@ def test_a_request_without_good_events_is_answered_200(
 def test_without_a_state_service_each_recorded_request_gets_503_and_a_dry_run_its_scores(
     network: CountingNetwork,
 ) -> None:
-    client = StateClient(UNREACHABLE, timeout_seconds=1.0)
+    client = StateClient(UNREACHABLE)
     pipeline = Pipeline(HandlerSettings(), Scorer(network, 3, torch.device("cpu")), client)
     answers = pipeline.process(
         [request(event()), request(event(), x_dry_run="1"), Request(b"{", {})]
@@ -265,11 +305,15 @@ class Moody(nn.Module):
         return features.sum(1)
 
 
-def test_a_model_that_fails_answers_503_and_the_next_batch_works(client: CountingClient) -> None:
+def test_a_model_that_fails_on_one_request_answers_503_to_that_one(client: CountingClient) -> None:
     pipeline = Pipeline(HandlerSettings(), Scorer(Moody(), 3, torch.device("cpu")), client)
-    failed, bad = pipeline.process([request(event(features=[11, 0, 0])), Request(b"{", {})])
+    failed, bad, good = pipeline.process(
+        [request(event(features=[11, 0, 0])), Request(b"{", {}), request(event(features=[1, 0, 1]))]
+    )
     assert (failed.status, body_of(failed)["code"]) == (503, "scoring_failed")
     assert bad.status == 400
+    assert body_of(good)["scores"] == [2.0]
+    assert client.calls == [1]
     (answer,) = pipeline.process([request(event())])
     assert answer.status == 200
 

@@ -10,6 +10,7 @@ import pytest
 from handler.recording import Batch, BatchResult, RecordingError, StateClient
 
 BATCH = Batch(key="k", user_id=["user-1"], timestamp=[1.0], score=[0.5])
+TIMEOUT_SECONDS = 0.3
 GOOD = b'{"batches":[{"accepted":1,"late":0,"future":0,"duplicate":false,"more":1}]}'
 
 
@@ -49,7 +50,7 @@ def client() -> Iterator[Callable[[str], StateClient]]:
     opened: list[StateClient] = []
 
     def connect(url: str) -> StateClient:
-        opened.append(StateClient(url, timeout_seconds=0.3))
+        opened.append(StateClient(url))
         return opened[-1]
 
     yield connect
@@ -60,29 +61,34 @@ def client() -> Iterator[Callable[[str], StateClient]]:
 def test_a_good_answer_is_a_result_a_batch(
     serve: Callable[..., str], client: Callable[[str], StateClient]
 ) -> None:
-    assert client(serve(200, GOOD)).record([BATCH]) == [BatchResult(1, 0, 0, duplicate=False)]
+    assert client(serve(200, GOOD)).record([BATCH], TIMEOUT_SECONDS) == [
+        BatchResult(1, 0, 0, duplicate=False)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "reason"),
+    ("status", "body", "reason", "in_doubt"),
     [
-        (503, b'{"detail":"restoring"}', "503.*restoring"),
-        (400, b"{}", "400"),
-        (200, b"not json", "not understood"),
-        (200, b'{"batches":[{"accepted":"1"}]}', "not understood"),
-        (200, b'{"batches":[]}', "0 results for 1 batches"),
-        (302, b"", "302"),
+        (503, b'{"detail":"restoring"}', "503.*restoring", False),
+        (400, b"{}", "400", False),
+        (500, b"{}", "500", True),
+        (200, b"not json", "not understood", True),
+        (200, b'{"batches":[{"accepted":"1"}]}', "not understood", True),
+        (200, b'{"batches":[]}', "0 results for 1 batches", True),
+        (302, b"", "302", True),
     ],
 )
-def test_any_other_answer_is_an_error_with_its_reason(
+def test_any_other_answer_is_an_error_with_its_reason_and_its_doubt(
     serve: Callable[..., str],
     client: Callable[[str], StateClient],
     status: int,
     body: bytes,
     reason: str,
+    in_doubt: bool,
 ) -> None:
-    with pytest.raises(RecordingError, match=reason):
-        client(serve(status, body)).record([BATCH])
+    with pytest.raises(RecordingError, match=reason) as caught:
+        client(serve(status, body)).record([BATCH], TIMEOUT_SECONDS)
+    assert caught.value.in_doubt is in_doubt
 
 
 def test_a_stalled_service_is_given_up_after_the_timeout(
@@ -90,14 +96,22 @@ def test_a_stalled_service_is_given_up_after_the_timeout(
 ) -> None:
     url = serve(200, GOOD, delay_seconds=1.0)
     began = time.monotonic()
-    with pytest.raises(RecordingError, match="timed out"):
-        client(url).record([BATCH])
+    with pytest.raises(RecordingError, match="timed out") as caught:
+        client(url).record([BATCH], TIMEOUT_SECONDS)
     assert time.monotonic() - began < 1.0
+    assert caught.value.in_doubt
 
 
 def test_nobody_there_is_an_error(client: Callable[[str], StateClient]) -> None:
-    with pytest.raises(RecordingError, match="cannot be reached"):
-        client("http://127.0.0.1:9").record([BATCH])
+    with pytest.raises(RecordingError, match="cannot be reached") as caught:
+        client("http://127.0.0.1:9").record([BATCH], TIMEOUT_SECONDS)
+    assert not caught.value.in_doubt
+
+
+def test_without_time_left_nothing_is_sent(client: Callable[[str], StateClient]) -> None:
+    with pytest.raises(RecordingError, match="no time is left") as caught:
+        client("http://127.0.0.1:9").record([BATCH], -0.1)
+    assert not caught.value.in_doubt
 
 
 def test_the_real_service_counts_a_batch_once(
@@ -105,5 +119,5 @@ def test_the_real_service_counts_a_batch_once(
 ) -> None:
     real = client(state_url)
     first = Batch(key="a", user_id=["user-1"], timestamp=[time.time()], score=[0.5])
-    assert real.record([first]) == [BatchResult(1, 0, 0, duplicate=False)]
-    assert real.record([first]) == [BatchResult(1, 0, 0, duplicate=True)]
+    assert real.record([first], 5.0) == [BatchResult(1, 0, 0, duplicate=False)]
+    assert real.record([first], 5.0) == [BatchResult(1, 0, 0, duplicate=True)]

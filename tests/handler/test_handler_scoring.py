@@ -62,10 +62,10 @@ def test_the_command_writes_a_state_dict_and_no_pickled_module(
 
 
 def test_scores_are_those_of_the_network(weights: Path) -> None:
-    features = np.random.default_rng(1).normal(size=(20, 3)).astype(np.float32)
+    features = np.random.default_rng(1).normal(size=(32, 3)).astype(np.float32)
     network = build(3)
     network.load_state_dict(create_state_dict())
-    with torch.inference_mode():
+    with torch.inference_mode():  # 32 rows: whole blocks, as the scorer makes them
         expected = network.eval()(torch.from_numpy(features)).squeeze(1).double().numpy()
     scores = load_scorer("handler.network:build", 3, weights).score(features)
     assert scores.dtype == np.float64
@@ -89,11 +89,27 @@ def test_no_events_need_no_forward(weights: Path) -> None:
     assert scores.shape == (0,)
 
 
-def test_without_a_gpu_an_assigned_one_falls_back_to_the_cpu(weights: Path) -> None:
-    if torch.cuda.is_available():
-        pytest.fail("this machine has a GPU: extend this test to score on it")
+def test_without_a_gpu_an_assigned_one_falls_back_to_the_cpu(
+    weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     scorer = load_scorer("handler.network:build", 3, weights, gpu_id=0)
     assert scorer.score(np.zeros((1, 3), np.float32)).shape == (1,)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_scores_agree_with_the_cpu_s(weights: Path) -> None:
+    features = np.random.default_rng(3).normal(size=(100, 3)).astype(np.float32)
+    on_gpu = load_scorer("handler.network:build", 3, weights, gpu_id=0).score(features)
+    on_cpu = load_scorer("handler.network:build", 3, weights).score(features)
+    assert on_gpu == pytest.approx(on_cpu, rel=1e-4)
+
+
+def test_a_batch_beyond_one_forward_scores_as_in_parts(weights: Path) -> None:
+    features = np.random.default_rng(4).normal(size=(70_000, 3)).astype(np.float32)
+    scorer = load_scorer("handler.network:build", 3, weights)
+    parts = [scorer.score(features[:65_536]), scorer.score(features[65_536:])]
+    assert scorer.score(features).tolist() == np.concatenate(parts).tolist()
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import pytest
@@ -68,13 +69,25 @@ async def test_the_other_statistics_add_up(tmp_path: Path) -> None:
         assert snapshot["database_bytes"] > 0
 
 
+@pytest.mark.parametrize(
+    "more", [{"skipped": 2**31}, {"skipped": -1}, {"received_at": -1}, {"received_at": 1e308}]
+)
+async def test_numbers_that_would_spoil_the_statistics_are_refused(
+    tmp_path: Path, more: dict[str, Any]
+) -> None:
+    async with serving(tmp_path) as server:
+        body = {"batches": [batch("a", ["u"], [1], **more)]}
+        await server.problem("POST", "/scores", 400, "invalid_request", json=body)
+
+
 async def test_huge_numbers_from_a_producer_do_not_break_the_statistics(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
-        await server.record(batch("a", ["u"], [1], skipped=2**70, received_at=-1e308))
+        most: dict[str, object] = {"skipped": 2**31 - 1, "received_at": 0}
+        await server.record(*(batch(key, ["u"], [1], **most) for key in "abc"))
         stats = await server.get("/stats")
-        assert stats["skipped"] == 2**70
-        assert stats["avg_ingest_latency_seconds"] == 1e308
-        await server.ask("GET", "/metrics")
+        assert stats["skipped"] == 3 * (2**31 - 1)
+        assert stats["avg_ingest_latency_seconds"] == pytest.approx(time.time(), rel=0.01)
+        assert (await server.ask("GET", "/metrics")).status == 200
 
 
 async def test_a_producer_whose_clock_is_ahead_does_not_make_latency_negative(
