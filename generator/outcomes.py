@@ -3,7 +3,8 @@
 ACKNOWLEDGED   counted, with scores: final
 NOT_COUNTED    surely not counted, worth another try (503, 429, no connection)
 REFUSED        surely not counted, and no retry will change that (other 4xx)
-IN_DOUBT       nobody knows: it may or may not have been counted (500, 507, dropped, timed out)
+IN_DOUBT       nobody knows: it may or may not have been counted (500, 507, 503 not_confirmed,
+               dropped, timed out)
 """
 
 import enum
@@ -33,6 +34,13 @@ class ScorerAnswer(msgspec.Struct):
     scores: list[float | None]
     late: int = 0
     future: int = 0
+
+
+class DryRunAnswer(msgspec.Struct):
+    """The parts of a dry run's 200 answer that the probe looks at."""
+
+    processed: int
+    errors: list["Problem"] = msgspec.field(default_factory=list)
 
 
 class Problem(msgspec.Struct):
@@ -70,6 +78,7 @@ NO_CONNECTION = Outcome(Verdict.NOT_COUNTED, "no connection")
 GIVEN_UP = Outcome(Verdict.IN_DOUBT, "given up when interrupted")
 
 _decode_answer = msgspec.json.Decoder(ScorerAnswer).decode
+_decode_dry_run = msgspec.json.Decoder(DryRunAnswer).decode
 _decode_problem = msgspec.json.Decoder(Problem).decode
 
 
@@ -79,7 +88,7 @@ def judge(status: int, retry_after: str | None, body: bytes, batch: int) -> Outc
         return _judge_success(body, batch)
     problem = read_problem(body)
     reason = f"{status} {problem.name}".rstrip()[:_CODE_LONGEST]
-    if status in {429, 503}:
+    if status in {429, 503} and problem.code != "not_confirmed":
         return Outcome(Verdict.NOT_COUNTED, reason, _seconds(retry_after))
     # 408 is a timeout seen from the other side: the work may have been done.
     if 400 <= status < 500 and status != 408:
@@ -93,6 +102,17 @@ def read_problem(body: bytes) -> Problem:
         return _decode_problem(body)
     except msgspec.DecodeError:
         return Problem()
+
+
+def complaint_of(dry_run_answer: bytes) -> str:
+    """Say why the one event of a dry run was not scored; empty when it was."""
+    try:
+        answer = _decode_dry_run(dry_run_answer)
+    except msgspec.DecodeError:
+        return "its answer is not understood"
+    if answer.processed:
+        return ""
+    return answer.errors[0].detail if answer.errors else "it does not say why"
 
 
 def retry_delay_seconds(attempt: int, index: int, retry_after_seconds: float) -> float:

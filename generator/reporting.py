@@ -88,7 +88,8 @@ def exit_code(result: Report) -> int:
     wrong = verdict is not None and (
         verdict.mismatches or verdict.error or (result.sent_events and not verdict.users_checked)
     )
-    return 1 if wrong or result.failed_requests else 0
+    useless = result.sent_events and not result.accepted_events
+    return 1 if wrong or useless or result.failed_requests else 0
 
 
 def summary(result: Report) -> str:

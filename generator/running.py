@@ -13,7 +13,7 @@ from generator.client import client_session
 from generator.errors import UnreachableError, UnverifiableError, why
 from generator.ledger import Ledger
 from generator.options import SCORER_PATH, RunOptions
-from generator.outcomes import read_problem
+from generator.outcomes import complaint_of, read_problem
 from generator.progress import shown
 from generator.reporting import Report, report
 from generator.sending import Sender
@@ -110,6 +110,11 @@ async def _probe_scorer(session: aiohttp.ClientSession, options: RunOptions) -> 
         raise UnreachableError(
             f"{url} refuses a valid event ({said}): "
             "give the address of a TorchServe that has the model `scorer` with --url."
+        )
+    if status == 200 and (complaint := complaint_of(answer)):
+        raise UnreachableError(
+            f"{url} skips the events this generator sends ({complaint}): "
+            f"serve a model of {FEATURES_PER_EVENT} features."
         )
 
 

@@ -200,11 +200,12 @@ class Sender:
     def _acknowledge(self, request: Request, answer: ScorerAnswer) -> None:
         scores = np.array(answer.scores, dtype=np.float64)  # null becomes NaN, which JSON can't say
         scored = ~np.isnan(scores)
-        accepted = int(np.count_nonzero(scored))
+        processed = int(np.count_nonzero(scored))
+        accepted = processed - answer.late - answer.future
         tally = self._tally
         tally.accepted_requests += 1
         tally.accepted_events += accepted
-        tally.skipped_events += len(scores) - accepted
+        tally.skipped_events += len(scores) - processed
         tally.late_events += answer.late
         tally.future_events += answer.future
         if answer.recorded == "spooled":

@@ -9,6 +9,7 @@ So clean traffic pays nothing for the quality of error messages. Both refuse wha
 have (NaN, Infinity) and what float64 or float32 cannot hold.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
@@ -99,7 +100,7 @@ def decode_json(body: bytes, shape: EventShape) -> EventColumns:
         columns = _columns_of_clean(events, shape)
         if columns is not None:
             return columns
-    return _columns_one_by_one(_raw_events(body), shape)
+    return _columns_one_by_one(_raw_events(body, shape), shape)
 
 
 def _typed_events(body: bytes) -> list[_Event] | None:
@@ -151,13 +152,14 @@ def _as_float32(values: NDArray[np.float64]) -> NDArray[np.float32]:
         return values.astype(np.float32)
 
 
-def _raw_events(body: bytes) -> list[Raw]:
+def _raw_events(body: bytes, shape: EventShape) -> list[Raw]:
     """Split the body into its events without looking inside them.
 
     Raises `RequestError` 400 when the body is not JSON or has no place for events.
     """
     try:
         body.decode()
+        _check_values(body, shape)
         document = msgspec.json.decode(body, type=Raw)
         start = bytes(document).lstrip()[:1]
         if start == b"[":
@@ -172,8 +174,7 @@ def _raw_events(body: bytes) -> list[Raw]:
     except UnicodeDecodeError as error:
         raise RequestError(400, "not_json", f"the body is not UTF-8 (byte {error.start})") from None
     except msgspec.DecodeError as error:
-        hint = "; NaN and Infinity are not JSON" if b"NaN" in body or b"Infinity" in body else ""
-        raise RequestError(400, "not_json", f"the body is not JSON: {error}{hint}") from None
+        raise RequestError(400, "not_json", f"the body is not JSON: {error}{_hint(body)}") from None
     if "events" in fields:
         try:
             return _decode_raw_array(fields["events"])
@@ -184,6 +185,26 @@ def _raw_events(body: bytes) -> list[Raw]:
     raise RequestError(
         400, "not_events", "the object has neither 'events' nor an event's fields (user_id, …)"
     )
+
+
+def _hint(body: bytes) -> str:
+    if b"NaN" in body or b"Infinity" in body:
+        return "; NaN and Infinity are not JSON"
+    if re.search(rb"\\u[dD][89a-fA-F]", body):
+        return "; half a surrogate pair (\\ud800 to \\udfff) is not Unicode"
+    return ""
+
+
+def _check_values(body: bytes, shape: EventShape) -> None:
+    """Refuse, before it is split, a body of so many values that splitting would fill the memory.
+
+    An event has its features and a few fields more; commas bound the values cheaply.
+    """
+    limit = shape.max_events * (shape.features + 16)
+    if body.count(b",") > limit:
+        raise RequestError(
+            413, "too_many_values", f"more than {limit} values in one request: send several"
+        )
 
 
 def _check_count(count: int, shape: EventShape) -> None:

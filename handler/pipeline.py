@@ -106,17 +106,24 @@ class Pipeline:
         """Store all requests' scores in one call (several only beyond its size limit)."""
         deadline = time.monotonic() + self._settings.forward_timeout_seconds
         for group in group_by_bytes([work.body_bytes for work in works]):
-            members = works[group.start : group.stop]
-            batches = [_batch(work, received_at) for work in members]
-            try:
-                results = self._state_client.record(batches, deadline - time.monotonic())
-            except RecordingError as error:
-                log.warning("%d requests not recorded: %s", len(members), error)
-                for work in members:
-                    work.answer = self._not_recorded(work, in_doubt=error.in_doubt)
-                continue
-            for work, result in zip(members, results, strict=True):
-                work.answer = self._prediction(work, result)
+            self._record_together(works[group.start : group.stop], received_at, deadline)
+
+    def _record_together(self, works: list[_Work], received_at: float, deadline: float) -> None:
+        """Store in one call; what is refused together is tried one by one, to spare neighbours."""
+        batches = [_batch(work, received_at) for work in works]
+        try:
+            results = self._state_client.record(batches, deadline - time.monotonic())
+        except RecordingError as error:
+            if error.refused and len(works) > 1:
+                for work in works:
+                    self._record_together([work], received_at, deadline)
+                return
+            log.warning("%d requests not recorded: %s", len(works), error)
+            for work in works:
+                work.answer = self._not_recorded(work, in_doubt=error.in_doubt)
+            return
+        for work, result in zip(works, results, strict=True):
+            work.answer = self._prediction(work, result)
 
     def _not_recorded(self, work: _Work, *, in_doubt: bool) -> Answer:
         """Answer 503: surely not counted, or perhaps counted, which a retry must not double."""

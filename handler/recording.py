@@ -45,12 +45,14 @@ class _ScoresAnswer(msgspec.Struct):
 class RecordingError(Exception):
     """The batches were not acknowledged; sending them again with the same keys is safe.
 
-    `in_doubt` tells whether they may have been counted all the same.
+    `in_doubt` tells whether they may have been counted all the same; `refused`, whether the
+    state service has looked at them and said no, which may be because of one of them.
     """
 
-    def __init__(self, detail: str, *, in_doubt: bool) -> None:
+    def __init__(self, detail: str, *, in_doubt: bool, refused: bool = False) -> None:
         super().__init__(detail)
         self.in_doubt = in_doubt
+        self.refused = refused
 
 
 class StateClient:
@@ -86,9 +88,11 @@ class StateClient:
             ) from error
         if response.status != 200:
             # A 4xx or a 503 refuses the whole request; another fault leaves a doubt.
+            refused = 400 <= response.status < 500 or response.status == 503
             raise RecordingError(
                 f"the state service answered {response.status}: {response.data[:300]!r}",
-                in_doubt=not (400 <= response.status < 500 or response.status == 503),
+                in_doubt=not refused,
+                refused=refused,
             )
         try:
             results = self._decode(response.data).batches

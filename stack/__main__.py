@@ -1,12 +1,13 @@
 """`python -m stack run` and `python -m stack demo`: both processes on this machine."""
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +17,7 @@ from stack.terminal import own_foreground
 
 _POLL_SECONDS = 0.5
 _DEMO_SECONDS = 10
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last: a closed terminal
 
 
 class _StopRequestedError(Exception):
@@ -27,38 +29,61 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m stack",
         description="Run TorchServe and the state service together, until Ctrl-C.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("command", choices=["run", "demo"], help="demo: run, load, verify, stop")
-    parser.add_argument("--port-offset", type=int, default=0, help="added to every port")
+    parser.add_argument("--port-offset", type=int, default=0, help="added to every port (0)")
     parser.add_argument(
-        "--var", type=Path, default=ROOT / "var", help="folder for the database and the logs"
+        "--var", type=Path, help="folder for the database and the logs (var, or one an offset)"
     )
     options = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         signal.signal(number, _request_stop)
     try:
         with own_foreground():
             addresses = Addresses.load(ROOT / "config.properties", os.environ, options.port_offset)
             work = _watch if options.command == "run" else _demo
-            sys.exit(_run(Stack(addresses, options.var), work))
+            sys.exit(_run(Stack(addresses, _var(options.var, options.port_offset)), work))
     except StackError as error:
         sys.exit(f"error: {error}")
     except _StopRequestedError:
         sys.exit(0)
 
 
+def _var(given: Path | None, port_offset: int) -> Path:
+    """Return the folder of this stack's own: two stacks must not share one."""
+    default = ROOT / "var"
+    return given or (default / f"offset-{port_offset}" if port_offset else default)
+
+
 def _run(stack: Stack, work: Callable[[Stack], int]) -> int:
     """Start the stack, do the work, stop the stack."""
-    with stack:
-        try:
-            stack.wait_until_ready()
-            return work(stack)
-        finally:
-            # A second Ctrl-C must not cut the clean stop short.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_IGN)
-            print("medianserve is stopping", flush=True)
+    with contextlib.ExitStack() as exits:
+        with _signals_deferred():
+            exits.enter_context(stack)
+            exits.callback(_announce_stop)
+        stack.wait_until_ready()
+        return work(stack)
+
+
+@contextlib.contextmanager
+def _signals_deferred() -> Iterator[None]:
+    """Act on a request to stop only after the block: a half-started stack could not be stopped."""
+    requested: list[int] = []
+    for number in _STOP_SIGNALS:
+        signal.signal(number, lambda number, _frame: requested.append(number))
+    try:
+        yield
+    finally:
+        for number in _STOP_SIGNALS:
+            signal.signal(number, _request_stop)
+    if requested:
+        raise _StopRequestedError
+
+
+def _announce_stop() -> None:
+    for number in _STOP_SIGNALS:  # a second Ctrl-C must not cut the clean stop short
+        signal.signal(number, signal.SIG_IGN)
+    print("medianserve is stopping", flush=True)
 
 
 def _watch(stack: Stack) -> int:

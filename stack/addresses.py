@@ -4,14 +4,18 @@
 together, so that a second stack can run beside the first.
 """
 
+import contextlib
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import psutil
+
 from stack.torchserve import read_property
 
+_LAST_PORT = 65_535
 STATE_HOST, STATE_PORT = "127.0.0.1", 8090
 
 
@@ -30,7 +34,8 @@ class Listener:
     @property
     def url(self) -> str:
         """The listener's address over HTTP."""
-        return f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +59,41 @@ class Addresses:
                 raise StackError(f"{config} does not set {name}")
             return value
 
+        def listener(purpose: str, host: str, port: str) -> Listener:
+            if not (port.isascii() and port.isdigit() and 0 < int(port) + offset <= _LAST_PORT):
+                raise StackError(
+                    f"{purpose}: port {port} with an offset of {offset} is not a port (1-65535)"
+                )
+            return Listener(purpose, host, int(port) + offset)
+
         def http(name: str) -> Listener:
-            url = urlsplit(setting(f"{name}_address"))
-            if url.hostname is None or url.port is None:
-                raise StackError(f"{name}_address must look like http://127.0.0.1:8080")
-            return Listener(f"TorchServe {name}", url.hostname, url.port + offset)
+            address = setting(f"{name}_address")
+            url = urlsplit(address)
+            try:
+                usable = url.hostname is not None and url.port is not None
+            except ValueError:
+                usable = False
+            if not usable or url.hostname is None:
+                raise StackError(
+                    f"{name}_address must look like http://127.0.0.1:8080, not {address}"
+                )
+            return listener(f"TorchServe {name}", url.hostname, str(url.port))
 
         def grpc(name: str) -> Listener:
-            host, port = setting(f"grpc_{name}_address"), int(setting(f"grpc_{name}_port"))
-            return Listener(f"TorchServe gRPC {name}", host, port + offset)
+            host, port = setting(f"grpc_{name}_address"), setting(f"grpc_{name}_port")
+            return listener(f"TorchServe gRPC {name}", host, port)
 
-        host = environment.get("STATE_HOST", STATE_HOST)
-        port = int(environment.get("STATE_PORT", STATE_PORT)) + offset
         return cls(
             http("inference"),
             http("management"),
             http("metrics"),
             grpc("inference"),
             grpc("management"),
-            Listener("state service", host, port),
+            listener(
+                "state service",
+                environment.get("STATE_HOST", STATE_HOST),
+                environment.get("STATE_PORT", str(STATE_PORT)),
+            ),
         )
 
     def environment(self) -> dict[str, str]:
@@ -92,7 +113,8 @@ class Addresses:
         """Raise `StackError` naming the first port that something else listens on."""
         for name in self.__slots__:
             listener: Listener = getattr(self, name)
-            with socket.socket() as probe:
+            family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+            with socket.socket(family) as probe:
                 # As servers do: a port that only waits for old connections to die is free.
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -100,6 +122,19 @@ class Addresses:
                 except OSError as error:
                     raise StackError(
                         f"port {listener.port} ({listener.purpose}) cannot be used: "
-                        f"{error.strerror}; stop what listens there, or move all ports: "
-                        "make run PORT_OFFSET=100"
+                        f"{error.strerror}{_listening_on(listener.port)}; stop what listens "
+                        "there, or move all ports: make run PORT_OFFSET=100"
                     ) from error
+
+
+def _listening_on(port: int) -> str:
+    """Name the process that listens on a port, as far as we may see it."""
+    with contextlib.suppress(psutil.Error):
+        for connection in psutil.net_connections("tcp"):
+            if (
+                connection.status == psutil.CONN_LISTEN
+                and connection.laddr[1:2] == (port,)
+                and connection.pid
+            ):
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    return ""

@@ -1,8 +1,8 @@
 """One supervisord and the two processes it watches."""
 
 import contextlib
+import fcntl
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 from xmlrpc.client import ServerProxy
 
+import psutil
 import urllib3
 from supervisor.xmlrpc import SupervisorTransport
 
@@ -23,7 +24,8 @@ ROOT = CONFIG.parents[1]
 PROCESSES = ("state-service", "torchserve")
 # What TorchServe logs when a worker has twice failed to load the model; it goes on trying.
 _WORKER_FAILED = "Auto recovery failed again"
-_PROBE_EVENTS = b"[]"  # scoring nothing, recording nothing: the whole way there and back
+_PROBE_EVENTS = b"[]"  # answered by the worker itself, whatever features its model takes
+_STOP_SECONDS = 30
 
 
 class Stack:
@@ -32,20 +34,43 @@ class Stack:
     def __init__(self, addresses: Addresses, var: Path) -> None:
         self.addresses = addresses
         self._var = var.resolve()
-        self._scratch = Path(tempfile.mkdtemp(prefix="medianserve-"))  # sockets need short paths
         self._http = urllib3.PoolManager(timeout=urllib3.Timeout(total=5), retries=False)
-        self._supervisord: subprocess.Popen[bytes] | None = None
+        self._exits = contextlib.ExitStack()
         self._pids: dict[str, int] = {}
+        self._log_starts: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as exits:
+            self._start(exits)
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exits.close()
+
+    def _start(self, exits: contextlib.ExitStack) -> None:
+        try:
+            (self._var / "log").mkdir(parents=True, exist_ok=True)
+            lock = exits.enter_context((self._var / "lock").open("w"))
+        except OSError as error:
+            raise StackError(f"cannot write to {self._var}: {error.strerror} (--var)") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise StackError(
+                f"{self._var} is used by another stack: stop that, or start beside it on other "
+                "ports: make run PORT_OFFSET=100"
+            ) from error
+        self.addresses.check_free()
         self._log_starts = {
             name: path.stat().st_size
             for name in PROCESSES
             if (path := self._log_path(name)).exists()
         }
-
-    def __enter__(self) -> Self:
-        for folder in ("log", "torchserve"):
-            (self._var / folder).mkdir(parents=True, exist_ok=True)
-        self.addresses.check_free()
+        # Not in var: this is where the sockets are, and their paths must be short.
+        scratch = exits.enter_context(tempfile.TemporaryDirectory(prefix="medianserve-"))
+        self._socket = f"{scratch}/supervisor.sock"
+        exits.callback(self._stop_orphans)
         self._supervisord = subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(CONFIG)],
             cwd=ROOT,
@@ -56,19 +81,30 @@ class Stack:
                 "STATE_DATABASE": str(self._var / "state.db"),
                 **os.environ,
                 **self.addresses.environment(),
-                "STACK_SOCKET": str(self._scratch / "supervisor.sock"),
+                "STACK_SOCKET": self._socket,
+                "STACK_SCRATCH": scratch,
                 "STACK_VAR": str(self._var),
                 "STACK_PYTHON": sys.executable,
             },
         )
-        return self
+        exits.callback(self._stop_supervisord)
 
-    def __exit__(self, *_: object) -> None:
-        assert self._supervisord is not None
+    def _stop_supervisord(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._supervisord.send_signal(signal.SIGTERM)
         self._supervisord.wait()
-        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _stop_orphans(self) -> None:
+        """End what a killed supervisord has left behind, in its order; usually nothing."""
+        for name in reversed(PROCESSES):
+            with contextlib.suppress(KeyError, psutil.NoSuchProcess):
+                orphan = psutil.Process(self._pids[name])
+                if orphan.environ().get("STACK_VAR") != str(self._var):
+                    continue  # the number has been given to another process
+                orphan.terminate()
+                _, alive = psutil.wait_procs([orphan], timeout=_STOP_SECONDS)
+                for process in alive:
+                    process.kill()
 
     def wait_until_ready(self, timeout_seconds: float = 120.0) -> None:
         """Wait until a dry-run prediction answers. Raises `StackError` with the log's end."""
@@ -88,7 +124,7 @@ class Stack:
         list(self.changes())  # the pids of the start are not news
 
     def is_ready(self) -> bool:
-        """Whether a prediction goes all the way and the state service takes scores."""
+        """Whether a worker answers predictions and the state service is ready for scores."""
         prediction = f"{self.addresses.inference.url}/predictions/scorer"
         headers = {"Content-Type": "application/json", "X-Dry-Run": "1"}
         try:
@@ -117,10 +153,9 @@ class Stack:
                     yield f"{name} ended unexpectedly and was started again (pid {pid})"
 
     def _processes(self) -> dict[str, dict[str, Any]]:
-        assert self._supervisord is not None
         if self._supervisord.poll() is not None:
             raise StackError(f"supervisord ended; see {self._var}/log/supervisord.log")
-        transport = SupervisorTransport(None, None, f"unix://{self._scratch / 'supervisor.sock'}")
+        transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         try:
             with ServerProxy("http://127.0.0.1", transport=transport) as proxy:
                 rows = cast("list[dict[str, Any]]", proxy.supervisor.getAllProcessInfo())

@@ -12,12 +12,13 @@ def own_foreground() -> Iterator[None]:
     """Be the terminal's foreground process group, as a shell's job is.
 
     Otherwise Ctrl-C would also interrupt the `make` that started us: it would report an error
-    and a status of its own after a perfectly clean stop. Does nothing without a terminal.
+    and a status of its own after a perfectly clean stop. Does nothing without a terminal, or in the
+    background of one.
     """
-    if not sys.stdin.isatty():
+    before = os.getpgrp()
+    if not (sys.stdin.isatty() and os.tcgetpgrp(sys.stdin.fileno()) == before):
         yield
         return
-    before = os.getpgrp()
     # Handing the terminal back, as a background group by then, must not stop us; nor must
     # Ctrl-Z, which would leave the shell waiting for make and make waiting for us.
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)

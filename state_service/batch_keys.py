@@ -84,5 +84,5 @@ class BatchKeys:
         return taken
 
     def put_back(self, seen_keys: list[SeenKey]) -> None:
-        """Return keys that could not be saved, for the next snapshot."""
-        self._unsaved = seen_keys + self._unsaved
+        """Return keys that could not be saved, for the next snapshot; forgotten ones need none."""
+        self._unsaved = [seen for seen in seen_keys + self._unsaved if seen.key in self._seen]

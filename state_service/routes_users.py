@@ -16,7 +16,7 @@ from state_service.statistics import Summary
 routes = web.RouteTableDef()
 
 
-@routes.get("/users/{user_id}/median")
+@routes.get(r"/users/{user_id:[^/]+}/median")
 async def get_median(request: web.Request) -> web.Response:
     """Answer one user's exact rolling median; null for an unknown or idle user."""
     service = request.app[SERVICE]
@@ -35,7 +35,7 @@ async def get_median(request: web.Request) -> web.Response:
     )
 
 
-@routes.get("/users/{user_id}/stats")
+@routes.get(r"/users/{user_id:[^/]+}/stats")
 async def get_user_stats(request: web.Request) -> web.Response:
     """Answer count, minimum, maximum, mean, median and any quantiles of one user's window."""
     service = request.app[SERVICE]

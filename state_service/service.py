@@ -309,6 +309,9 @@ class StateService:
         restored = self.restored.duration_seconds is not None
         try:
             if restored and not await self.snapshot():
-                log.error("the last snapshot failed: what came after the one before is lost")
+                raise StorageError(
+                    f"the last snapshot failed ({self.snapshots.error}): what came after the one "
+                    "before is lost"
+                )
         finally:
             await self.store.close()  # its thread would keep the process alive

@@ -56,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_body_bytes: Annotated[int, Meta(ge=1, description="largest request body")] = (
         32 * 1024 * 1024
     )
+    max_batches: Annotated[int, Meta(ge=1, description="most batches in one POST /scores")] = 1_000
     max_user_id_bytes: Annotated[int, Meta(ge=1, description="longest user id, in UTF-8")] = 256
     max_key_bytes: Annotated[int, Meta(ge=1, description="longest batch key, in UTF-8")] = 128
     max_lookup_users: Annotated[int, Meta(ge=1, description="most users in one POST /medians")] = (

@@ -166,6 +166,8 @@ class SnapshotStore:
         keys_horizon: float,
     ) -> None:
         """Write one snapshot: all of it or nothing. Raises `aiosqlite.Error`."""
+        if not self._path.exists():  # SQLite would go on writing into the deleted file
+            raise aiosqlite.OperationalError(f"{self._path} has been deleted; restart the service")
         gone = self._stored.difference(live_numbers)
         rows = [(number, zlib.crc32(payload), payload) for number, payload in new_segments]
         execute, executemany = self._connection.execute, self._connection.executemany

@@ -75,8 +75,8 @@ def _mean(scores: NDArray[np.float64]) -> float:
     with np.errstate(over="ignore", invalid="ignore"):  # the sum may exceed float64, the mean not
         mean = scores.mean()
         if not np.isfinite(mean):
-            mean = np.clip((scores / len(scores)).sum(), scores.min(), scores.max())
-    return float(mean)
+            mean = (scores / len(scores)).sum()
+    return float(np.clip(mean, scores.min(), scores.max()))  # rounding may lead just outside
 
 
 def _quantiles(scores: NDArray[np.float64], quantiles: Sequence[float]) -> tuple[float, ...]:

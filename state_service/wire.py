@@ -52,6 +52,10 @@ def decode_batches(body: bytes, settings: Settings) -> list[Batch]:
         batches = _decode_scores(body).batches
     except _NOT_DECODABLE as error:
         raise InvalidRequestError(f"the body is not a list of batches: {error}") from None
+    if len(batches) > settings.max_batches:
+        raise TooLargeError(
+            f"{len(batches)} batches; the limit is {settings.max_batches}: send several requests"
+        )
     for number, batch in enumerate(batches):
         place = f"batches[{number}]"
         key_bytes = _utf8_length(batch.key)

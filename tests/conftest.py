@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,25 +15,44 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
-def state_url(tmp_path: Path) -> Iterator[str]:
-    """Start a real state service of this test's own."""
+def start_state(tmp_path: Path) -> Iterator[Callable[..., str]]:
+    """Start real state services of this test's own; give their addresses."""
     environment = {name: value for name, value in os.environ.items() if "STATE_" not in name}
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "state_service",
-            "--port", "0",
-            "--database", str(tmp_path / "state.db"),
-        ],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
-    assert process.stdout is not None
-    with process:
+    processes: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> str:
+        database = str(tmp_path / f"state-{len(processes)}.db")
+        process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "state_service",
+                "--port",
+                "0",
+                "--database",
+                database,
+                *arguments,
+            ],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        assert process.stdout is not None
         found = re.search(r"http://\S+", process.stdout.readline())
         assert found, "the state service did not start"
         while urllib3.request("GET", f"{found.group()}/readyz").status != 200:
             time.sleep(0.02)
-        yield found.group()
-        process.terminate()
+        return found.group()
+
+    yield start
+    for process in processes:
+        with process:
+            process.terminate()
+
+
+@pytest.fixture
+def state_url(start_state: Callable[..., str]) -> str:
+    """Start a real state service with its default settings."""
+    return start_state()

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 import torch
 import yaml
@@ -133,6 +134,42 @@ def test_a_port_in_use_is_one_clear_sentence(tmp_path: Path) -> None:
     assert "PORT_OFFSET" in done.stderr
 
 
+def test_a_killed_supervisor_takes_its_processes_with_it(start_stack: "Start") -> None:
+    stack = start_stack()
+    stack.wait_for_line(READY)
+    stack.post(events("kept"))
+    family = psutil.Process(stack.process.pid).children(recursive=True)
+    stack.kill("supervisor.supervisord")
+    stack.wait_for_line("error: supervisord ended")
+    assert stack.process.wait(timeout=60) == 1
+    assert psutil.wait_procs(family, timeout=5)[1] == [], "a process was left behind"
+
+    again = start_stack()
+    again.wait_for_line(READY)
+    assert again.get("/users/kept/median")["count"] == 7
+    assert again.stop() == 0
+
+
+def test_a_folder_in_use_by_another_stack_is_one_clear_sentence(
+    start_stack: "Start", tmp_path: Path
+) -> None:
+    start_stack(tmp_path).wait_for_line(READY)
+    second = start_stack(tmp_path)
+    assert "PORT_OFFSET" in second.wait_for_line(f"error: {tmp_path} is used by another stack")
+    assert second.process.wait(timeout=20) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "stack", "run", "--var", str(tmp_path / "file")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "cannot write to" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_broken_archive_ends_with_the_reason(start_stack: "Start", tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
@@ -178,7 +215,7 @@ def test_a_network_of_one_s_own_is_served(start_stack: "Start", tmp_path: Path) 
     assert stack.post([{"user_id": "a", "timestamp": 1, "features": [1, 2, 3]}])["skipped"] == 1
 
 
-def test_ctrl_c_in_a_terminal_stops_make_run_cleanly(stack: "RunningStack", tmp_path: Path) -> None:
+def test_ctrl_c_in_a_terminal_stops_make_run_cleanly(stack: "RunningStack") -> None:
     """`make run` under a pseudo-terminal, as a person starts and stops it."""
     make = shutil.which("make")
     assert make, "make is what the README asks for"
@@ -186,7 +223,6 @@ def test_ctrl_c_in_a_terminal_stops_make_run_cleanly(stack: "RunningStack", tmp_
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(ROOT)
-        os.environ["STATE_DATABASE"] = str(tmp_path / "state.db")
         os.execv(make, ["make", "run", f"PORT_OFFSET={offset}"])
     output = b""
     try:
@@ -206,3 +242,4 @@ def test_ctrl_c_in_a_terminal_stops_make_run_cleanly(stack: "RunningStack", tmp_
     assert os.waitstatus_to_exitcode(status) == 0, output
     assert b"stopping" in output
     assert b"***" not in output, "make itself was not interrupted"
+    shutil.rmtree(ROOT / "var" / f"offset-{offset}")  # a folder of its own, beside a running stack

@@ -93,7 +93,7 @@ class FakeServices:
             self.authorizations.add(f"{request.path} {token}")
 
     def _score(self, index: int, event: dict[str, Any]) -> float | None:
-        if self.skip_every and index % self.skip_every == 0:
+        if self.skip_every and index % self.skip_every == self.skip_every - 1:
             return None
         return float(event["features"][0] * 0.3 + event["features"][1])
 

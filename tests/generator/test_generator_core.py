@@ -33,6 +33,7 @@ STORED = b'{"processed":2,"skipped":0,"recorded":"stored","scores":[0.5,null],"e
         (200, b"not JSON", Verdict.IN_DOUBT, "unreadable answer"),
         (200, STORED.replace(b",null", b""), Verdict.IN_DOUBT, "answer with a wrong number"),
         (503, b'{"code":"spool_full"}', Verdict.NOT_COUNTED, "503 spool_full"),
+        (503, b'{"code":"not_confirmed"}', Verdict.IN_DOUBT, "503 not_confirmed"),
         (429, b"", Verdict.NOT_COUNTED, "429"),
         (400, b'{"code":"bad_json"}', Verdict.REFUSED, "400 bad_json"),
         (404, b'{"code":404,"type":"ModelNotFound"}', Verdict.REFUSED, "404 ModelNotFound"),

@@ -241,3 +241,10 @@ async def test_an_address_without_the_model_is_found_before_anything_is_sent() -
     async with serving(FakeServices()) as services:
         with pytest.raises(UnreachableError, match=r"/elsewhere/.*404"):
             await run(replace(small_run(services), url=services.url + "/elsewhere"))
+
+
+async def test_a_model_that_takes_other_events_is_found_before_anything_is_sent() -> None:
+    async with serving(FakeServices(skip_every=1)) as services:
+        with pytest.raises(UnreachableError, match="serve a model of 3 features"):
+            await run(small_run(services))
+    assert services.attempts == 0

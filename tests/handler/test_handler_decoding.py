@@ -158,6 +158,13 @@ def test_too_many_events_are_refused_whether_good_or_bad(document: Any) -> None:
     assert "50" in caught.value.detail
 
 
+def test_a_body_of_very_many_values_is_refused_before_it_is_split() -> None:
+    body = b"[" + b"5," * (50 * 19) + b"5,5]"
+    with pytest.raises(RequestError) as caught:
+        decode_json(body, SHAPE)
+    assert (caught.value.status, caught.value.code) == (413, "too_many_values")
+
+
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 EVENTS = st.fixed_dictionaries(
     {
@@ -179,7 +186,7 @@ def test_the_fast_and_the_slow_path_agree(events: list[dict[str, Any]]) -> None:
     typed = decoding._typed_events(body)  # noqa: SLF001 - the two paths are what is compared
     fast = decoding._columns_of_clean(typed, SHAPE) if typed is not None else None  # noqa: SLF001
     try:
-        slow = decoding._columns_one_by_one(decoding._raw_events(body), SHAPE)  # noqa: SLF001
+        slow = decoding._columns_one_by_one(decoding._raw_events(body, SHAPE), SHAPE)  # noqa: SLF001
     except RequestError:
         assert fast is None
         return

@@ -225,6 +225,18 @@ def test_a_service_that_stalls_leaves_a_doubt_that_the_named_key_resolves(
     assert median("user-1")["count"] == 1
 
 
+def test_a_request_that_the_state_service_refuses_does_not_fail_its_neighbours(
+    network: CountingNetwork, start_state: Callable[..., str]
+) -> None:
+    client = CountingClient(start_state("--max-live-events", "10"))
+    pipeline = Pipeline(HandlerSettings(), Scorer(network, 3, torch.device("cpu")), client)
+    answers = pipeline.process([request(event()), request(*[event()] * 20), request(event())])
+    assert [answer.status for answer in answers] == [200, 503, 200]
+    assert body_of(answers[1])["code"] == "not_recorded"
+    assert client.calls == [3, 1, 1, 1]
+    client.close()
+
+
 def test_requests_without_a_key_are_each_counted(
     pipeline: Pipeline, median: Callable[[str], Any]
 ) -> None:

@@ -242,3 +242,24 @@ async def test_keys_beyond_the_limit_are_refused(tmp_path: Path) -> None:
         answer = await server.problem("POST", "/scores", 503, "capacity", json=body)
         assert "max_batch_keys" in answer.body["detail"]
         assert (await server.get("/stats"))["live_events"] == 0
+
+
+async def test_more_batches_than_the_limit_are_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path, max_batches=2) as server:
+        three = {"batches": [batch(str(number), [], []) for number in range(3)]}
+        answer = await server.problem("POST", "/scores", 413, "too_large", json=three)
+        assert "3 batches" in answer.body["detail"]
+        assert (await server.get("/stats"))["batch_keys"] == 0
+
+
+async def test_under_the_event_clock_a_key_lives_while_its_events_do(tmp_path: Path) -> None:
+    async with serving(tmp_path, clock="event") as server:
+        now = time.time()
+        first = batch("first", ["ann"], [0.5], [now])
+        await server.record(first)
+        server.set_clock(now + 10_000)  # the replay pauses: its own time stands still
+        assert (await server.record(first))["duplicates"] == 1
+        assert (await server.get("/users/ann/median"))["count"] == 1
+        await server.record(batch("later", ["bob"], [0.5], [now + 5_000]))
+        await server.record(batch("last", ["bob"], [0.5], [now + 5_000]))
+        assert (await server.get("/stats"))["batch_keys"] == 2

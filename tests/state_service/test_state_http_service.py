@@ -82,7 +82,7 @@ async def test_numbers_that_would_spoil_the_statistics_are_refused(
 
 async def test_huge_numbers_from_a_producer_do_not_break_the_statistics(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
-        most: dict[str, object] = {"skipped": 2**31 - 1, "received_at": 0}
+        most: dict[str, Any] = {"skipped": 2**31 - 1, "received_at": 0}
         await server.record(*(batch(key, ["u"], [1], **most) for key in "abc"))
         stats = await server.get("/stats")
         assert stats["skipped"] == 3 * (2**31 - 1)

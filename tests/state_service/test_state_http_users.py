@@ -11,6 +11,7 @@ from tests.state_service.state_support import Server, batch, serving
 NOW = 1_700_000_000.0
 AWKWARD = [
     "a/b",
+    "a{b}",
     "100%",
     "%41",
     "x\ny",

@@ -1,5 +1,6 @@
 """When the disk is damaged, foreign or full: say so, lose nothing more, mend by itself."""
 
+import signal
 import sqlite3
 import time
 from contextlib import closing
@@ -9,7 +10,7 @@ import pytest
 
 from state_service.errors import StorageError
 from state_service.snapshot import SnapshotStore
-from tests.state_service.state_support import Server, batch, serving, spawn
+from tests.state_service.state_support import Server, batch, launched, serving, spawn
 
 
 def _run(folder: Path, script: str) -> None:
@@ -80,15 +81,42 @@ async def test_a_snapshot_that_fails_keeps_everything_for_the_next_one(tmp_path:
         assert (await server.record(*again))["duplicates"] == 3
 
 
-async def test_a_failing_last_snapshot_does_not_hold_up_the_stop(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
+async def test_a_failing_last_snapshot_ends_the_process_with_status_1_and_the_reason(
+    tmp_path: Path,
+) -> None:
+    async with launched(tmp_path, "--snapshot-interval-seconds", "3600") as process:
         _run(
             tmp_path,
             "CREATE TRIGGER full BEFORE INSERT ON segment "
             "BEGIN SELECT RAISE(ABORT, 'no room left'); END",
         )
-        await server.record(batch("k", ["ann"], [0.5]))
-    assert server.service.snapshots.failures == 1
+        await process.record(batch("k", ["ann"], [0.5]))
+        status, stderr = await process.stop(signal.SIGTERM)
+    assert status == 1
+    assert "error: the last snapshot failed (no room left)" in stderr
+    assert "Traceback" not in stderr
+
+
+async def test_a_database_deleted_while_running_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="has been deleted"):  # noqa: PT012 - at the stop
+        async with serving(tmp_path) as server:
+            (tmp_path / "state.db").unlink()
+            await server.record(batch("k", ["ann"], [0.5]))
+            assert not await server.service.snapshot()
+            answer = await server.problem("GET", "/readyz", 503, "snapshots_fail")
+            assert "has been deleted" in answer.body["detail"]
+
+
+async def test_keys_that_cannot_be_saved_do_not_pile_up_for_ever(tmp_path: Path) -> None:
+    with pytest.raises(StorageError):  # noqa: PT012 - at the stop
+        async with serving(tmp_path) as server:
+            (tmp_path / "state.db").unlink()
+            now = time.time()
+            for hour in range(3):
+                server.set_clock(now + 3600 * hour)
+                await server.record(batch(f"k {hour}", ["ann"], [0.5]))
+                assert not await server.service.snapshot()
+            assert len(server.service.keys.take_unsaved()) == 1
 
 
 async def test_a_full_disk_is_reported_and_mends_itself(tmp_path: Path) -> None:
