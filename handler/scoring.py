@@ -110,7 +110,10 @@ def _load_state_dict(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ModelError(f"weights file {path} not found") from error
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ModelError(f"{path.name} is not a state_dict saved by torch.save: {error}") from error
+        raise ModelError(
+            f"{path.name} is not a state_dict: it is damaged, or holds more than tensors "
+            "(write one with torch.save(network.state_dict(), …))"
+        ) from error
     if not isinstance(loaded, dict):
         raise ModelError(f"{path.name} holds {type(loaded).__name__}, expected a state_dict")
     return loaded

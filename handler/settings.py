@@ -46,6 +46,12 @@ def load_settings(
     section = (model_yaml or {}).get("handler") or {}
     if not isinstance(section, Mapping):
         raise SettingsError("model YAML: 'handler' must be a mapping of settings")
+    known = {ENVIRONMENT_PREFIX + name.upper() for name in HandlerSettings.__struct_fields__}
+    unknown = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX))
+    if unknown := [name for name in unknown if name not in known]:
+        raise SettingsError(
+            f"unknown setting {', '.join(unknown)}: known are {', '.join(sorted(known))}"
+        )
     overrides = {
         name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
         for name, value in environment.items()

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 
+from handler.settings import SettingsError, load_settings
 from stack.addresses import Addresses, StackError
-from stack.supervision import ROOT, Stack
+from stack.supervision import ROOT, SERVER_CONFIG, Stack
 from stack.terminal import own_foreground
 
 _POLL_SECONDS = 0.5
+_PROBE_EVERY_POLLS = 20
 _DEMO_SECONDS = 10
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # the last: a closed terminal
 
@@ -40,13 +42,14 @@ def main() -> None:
         signal.signal(number, _request_stop)
     try:
         with own_foreground():
-            addresses = Addresses.load(ROOT / "config.properties", os.environ, options.port_offset)
+            load_settings({}, os.environ)  # a worker would refuse them too, but far from here
+            addresses = Addresses.load(SERVER_CONFIG, os.environ, options.port_offset)
             work = _watch if options.command == "run" else _demo
             sys.exit(_run(Stack(addresses, _var(options.var, options.port_offset)), work))
-    except StackError as error:
+    except (StackError, SettingsError) as error:
         sys.exit(f"error: {error}")
     except _StopRequestedError:
-        sys.exit(0)
+        sys.exit(130 if options.command == "demo" else 0)  # an interrupted demo shows nothing
 
 
 def _var(given: Path | None, port_offset: int) -> Path:
@@ -58,6 +61,7 @@ def _var(given: Path | None, port_offset: int) -> Path:
 def _run(stack: Stack, work: Callable[[Stack], int]) -> int:
     """Start the stack, do the work, stop the stack."""
     with contextlib.ExitStack() as exits:
+        print("starting TorchServe and the state service", flush=True)
         with _signals_deferred():
             exits.enter_context(stack)
             exits.callback(_announce_stop)
@@ -89,15 +93,20 @@ def _announce_stop() -> None:
 def _watch(stack: Stack) -> int:
     """Tell when the stack is ready and what happens to it, for ever."""
     _tell_ready(stack)
-    ready = True
+    ready, polls = True, 0
     while True:
         time.sleep(_POLL_SECONDS)
+        polls += 1
         for change in stack.changes():
             print(change, flush=True)
             ready = False
-        if not ready and stack.is_ready():
+        if ready and polls % _PROBE_EVERY_POLLS:
+            continue
+        was_ready, ready = ready, stack.is_ready()
+        if was_ready and not ready:
+            print(f"medianserve is not ready; the logs in {stack.log_folder} say why", flush=True)
+        elif ready and not was_ready:
             print("medianserve is ready again", flush=True)
-            ready = True
 
 
 def _demo(stack: Stack) -> int:

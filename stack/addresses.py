@@ -106,7 +106,6 @@ class Addresses:
             "TS_GRPC_MANAGEMENT_PORT": str(self.grpc_management.port),
             "STATE_HOST": self.state.host,
             "STATE_PORT": str(self.state.port),
-            "HANDLER_STATE_URL": self.state.url,
         }
 
     def check_free(self) -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self, cast
@@ -18,9 +19,11 @@ import urllib3
 from supervisor.xmlrpc import SupervisorTransport
 
 from stack.addresses import Addresses, StackError
+from stack.torchserve import read_property
 
 CONFIG = Path(__file__).with_name("supervisord.conf")
 ROOT = CONFIG.parents[1]
+SERVER_CONFIG = ROOT / "config.properties"
 PROCESSES = ("state-service", "torchserve")
 # What TorchServe logs when a worker has twice failed to load the model; it goes on trying.
 _WORKER_FAILED = "Auto recovery failed again"
@@ -50,7 +53,7 @@ class Stack:
 
     def _start(self, exits: contextlib.ExitStack) -> None:
         try:
-            (self._var / "log").mkdir(parents=True, exist_ok=True)
+            self.log_folder.mkdir(parents=True, exist_ok=True)
             lock = exits.enter_context((self._var / "lock").open("w"))
         except OSError as error:
             raise StackError(f"cannot write to {self._var}: {error.strerror} (--var)") from error
@@ -62,6 +65,7 @@ class Stack:
                 "ports: make run PORT_OFFSET=100"
             ) from error
         self.addresses.check_free()
+        _check_archive()
         self._log_starts = {
             name: path.stat().st_size
             for name in PROCESSES
@@ -79,6 +83,7 @@ class Stack:
             start_new_session=True,
             env={
                 "STATE_DATABASE": str(self._var / "state.db"),
+                "HANDLER_STATE_URL": self.addresses.state.url,
                 **os.environ,
                 **self.addresses.environment(),
                 "STACK_SOCKET": self._socket,
@@ -88,6 +93,11 @@ class Stack:
             },
         )
         exits.callback(self._stop_supervisord)
+
+    @property
+    def log_folder(self) -> Path:
+        """Where both processes log."""
+        return self._var / "log"
 
     def _stop_supervisord(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -178,4 +188,12 @@ class Stack:
             return ""
 
     def _log_path(self, name: str) -> Path:
-        return self._var / "log" / f"{name}.log"
+        return self.log_folder / f"{name}.log"
+
+
+def _check_archive() -> None:
+    """Look whether TorchServe has an archive to load: it would try a damaged one for ever."""
+    store = os.environ.get("TS_MODEL_STORE") or read_property(SERVER_CONFIG, "model_store")
+    archive = ROOT / (store or "") / "scorer.mar"
+    if not zipfile.is_zipfile(archive):
+        raise StackError(f"{archive} is missing or damaged: delete it and run make model")

@@ -142,7 +142,9 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
     try:
         return msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
-        raise SettingsError(f"settings: {error}") from error
+        reason, _, field = str(error).partition(" - at `$.")
+        name = field.rstrip("`")
+        raise SettingsError(f"{ENVIRONMENT_PREFIX}{name.upper()} ({name}): {reason}") from error
 
 
 def _parser(table: list[Setting]) -> argparse.ArgumentParser:

@@ -175,8 +175,27 @@ def test_a_broken_archive_ends_with_the_reason(start_stack: "Start", tmp_path: P
     store.mkdir()
     (store / "scorer.mar").write_bytes(b"not an archive")
     stack = start_stack(TS_MODEL_STORE=str(store))
-    stack.wait_for_line("error: the model does not load")
+    assert "make model" in stack.wait_for_line(f"error: {store}/scorer.mar is missing or damaged")
     assert stack.process.wait(timeout=60) == 1
+
+
+def test_a_misspelt_handler_variable_is_one_clear_sentence(start_stack: "Start") -> None:
+    stack = start_stack(HANDLER_STATE_URLL="http://127.0.0.1:1")
+    stack.wait_for_line("error: unknown setting HANDLER_STATE_URLL")
+    assert stack.process.wait(timeout=60) == 1
+
+
+def test_predictions_that_fail_are_noticed_and_said(start_stack: "Start") -> None:
+    stack = start_stack()
+    stack.wait_for_line(READY)
+    worker = stack.workers()[0]["pid"]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        stack.wait_for_line("medianserve is not ready")
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    stack.wait_for_line(f"{READY} again")
+    assert stack.stop() == 0
 
 
 def test_a_model_that_does_not_fit_ends_with_the_reason(

@@ -115,7 +115,7 @@ def test_the_environment_wins_over_the_yaml() -> None:
         ({"features": 0}, {}, "features"),
         ({"features": "many"}, {}, "features"),
         ("text", {}, "handler"),
-        ({}, {"HANDLER_STATEURL": "x"}, "stateurl"),
+        ({}, {"HANDLER_STATEURL": "x"}, "HANDLER_STATEURL.*HANDLER_STATE_URL"),
         ({}, {"HANDLER_MAX_EVENTS": "-1"}, "max_events"),
     ],
 )
