@@ -20,7 +20,11 @@ def bare_checkout(tmp_path: Path) -> Path:
 
 
 def make(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if "PIP_" not in name}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PIP_", "MAKE", "MFLAGS"))  # of a make around the tests
+    }
     return subprocess.run(
         ["make", *arguments],
         cwd=checkout,

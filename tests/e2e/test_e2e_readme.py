@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from handler.settings import HandlerSettings
+
 if TYPE_CHECKING:
     from tests.e2e.conftest import RunningStack
 
@@ -110,6 +112,11 @@ def test_the_readme_s_commands_run_in_order_and_answer_what_it_shows(
         if example.answer is not None:
             assert_shown(example.answer, last_document(done.stdout), example.command)
     assert run >= 10
+
+
+def test_the_readme_lists_every_handler_setting() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| [^|]+ \| ", README, re.MULTILINE)
+    assert set(HandlerSettings.__struct_fields__) <= set(listed)
 
 
 def test_the_readme_s_targets_exist() -> None:
