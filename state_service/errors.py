@@ -7,9 +7,9 @@ ServiceError
   UnavailableError        503  try again later: restoring, stopping, or full
     CapacityError         503  the window is full; room comes back as it moves
 
-StorageError                   the database cannot be used; ends the process at start
+StorageError                   the database cannot be used; ends the process, at start or at the end
 
-Domain code raises these and never imports aiohttp; one middleware in `app` renders them.
+Domain code raises these and never imports aiohttp; one middleware, in `problems`, renders them.
 """
 
 

@@ -12,7 +12,7 @@ class Segment:
 
     `slots` int32 [users], ascending: whose runs these are; user i's run is
     `starts[i]:starts[i + 1]` (int64 [users + 1]) of `scores` and `timestamps` (float64 [events]).
-    `number` names the segment for ever: it is never given twice, so a snapshot writes it once.
+    `number` is its own among the segments held and those on disk, so a snapshot writes it once.
     """
 
     number: int
