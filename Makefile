@@ -20,7 +20,7 @@ install = $(BIN)/python -m pip install --disable-pip-version-check \
     sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test check format clean FORCE
+.PHONY: help run demo model test test-compose check format clean FORCE
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -36,11 +36,20 @@ model: model_store/scorer.mar  ## build the default weights and the archive, whe
 test: $(DEV) model  ## set up everything and run every test
 	@$(BIN)/python -m pytest
 
-check: $(DEV)  ## lint, types and import contracts
+test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker with Compose)
+	@docker info >/dev/null 2>&1 || \
+	  { echo "error: no Docker engine answers; install and start Docker, or point DOCKER_HOST at one" >&2; exit 1; }
+	@docker compose version >/dev/null 2>&1 || \
+	  { echo "error: this Docker has no Compose; install the plugin docker-compose 2.24 or newer" >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/compose --timeout 600  # building counts to the first test
+
+check: $(DEV)  ## lint, types, import contracts, Dockerfiles
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/hadolint */Dockerfile
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 format: $(DEV)  ## format the code
 	@$(BIN)/ruff format .
@@ -57,7 +66,7 @@ $(BIN)/python:
 
 $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing dependencies (the first time takes a minute or two)"
-	@$(call install,.)
+	@$(call install,.[run])
 	@touch $@
 
 $(DEV): $(RUNTIME)

@@ -88,6 +88,7 @@ def run(  # noqa: PLR0913  # typer makes each option from a parameter
         typer.Option(
             metavar="URL",
             callback=_http_url,
+            envvar="GENERATOR_URL",
             rich_help_panel=_SERVICES,
             help="TorchServe's inference address.",
         ),
@@ -97,6 +98,7 @@ def run(  # noqa: PLR0913  # typer makes each option from a parameter
         typer.Option(
             metavar="URL",
             callback=_http_url,
+            envvar="GENERATOR_STATE_URL",
             rich_help_panel=_SERVICES,
             help="The state service; asked by --verify alone.",
         ),

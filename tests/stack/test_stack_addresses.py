@@ -79,6 +79,6 @@ def test_the_last_line_of_a_property_wins_as_in_java(tmp_path: Path) -> None:
 
 def test_the_jvm_gets_the_options_of_config_properties(tmp_path: Path) -> None:
     command = java_command(CONFIG, CONFIG.with_name("log4j2.xml"), tmp_path)
-    assert "-Xmx512m" in command
+    assert "-XX:MaxRAMPercentage=25" in command
     assert f"-Djava.io.tmpdir={tmp_path}" in command
     assert command[command.index("--ts-config-file") + 1] == str(CONFIG)

@@ -1,0 +1,75 @@
+"""`python -m stack.workers [N]`: show or set how many workers score, while requests go on.
+
+The management API must never be published; this asks it where it listens, on loopback: on the
+machine itself, or inside the container by `docker compose exec torchserve python -m stack.workers`.
+"""
+
+import argparse
+import json
+import sys
+import time
+from http import HTTPStatus
+
+import urllib3
+
+_ANSWER_SECONDS = 10.0
+_READY_SECONDS = 180.0  # above startupTimeout: a new worker imports torch first
+_POLL_SECONDS = 0.2
+
+
+class ManagementError(Exception):
+    """TorchServe cannot do it; the message is one sentence for the user."""
+
+
+def ready_workers(management_url: str) -> int:
+    """Return how many workers are ready to score."""
+    answer = _ask("GET", f"{management_url}/models/scorer")
+    return sum(worker["status"] == "READY" for worker in answer[0]["workers"])
+
+
+def scale(management_url: str, workers: int) -> None:
+    """Start or end workers until there are so many; returns when so many are ready.
+
+    Not by `synchronous=true`: TorchServe 0.12 ends a worker as asked and then answers 500.
+    """
+    _ask("PUT", f"{management_url}/models/scorer?min_worker={workers}&max_worker={workers}")
+    deadline = time.monotonic() + _READY_SECONDS
+    while (ready := ready_workers(management_url)) != workers:
+        if time.monotonic() > deadline:
+            raise ManagementError(f"{ready} workers are ready after {_READY_SECONDS:g} s")
+        time.sleep(_POLL_SECONDS)
+
+
+def _ask(method: str, url: str) -> list[dict[str, list[dict[str, str]]]]:
+    try:
+        answer = urllib3.request(method, url, timeout=_ANSWER_SECONDS, retries=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise ManagementError(f"no answer from {url}: is TorchServe running? ({error})") from error
+    body = json.loads(answer.data)
+    if answer.status >= HTTPStatus.BAD_REQUEST:
+        raise ManagementError(f"TorchServe refuses: {body.get('message', body)}")
+    return body if isinstance(body, list) else [body]
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m stack.workers",
+        description="Show how many workers score, or set it; requests go on meanwhile.",
+        epilog="A restart goes back to default_workers_per_model of config.properties.",
+    )
+    parser.add_argument("workers", type=int, nargs="?", help="how many to run from now on")
+    parser.add_argument("--management-url", default="http://127.0.0.1:8081")
+    options = parser.parse_args()
+    if options.workers is not None and options.workers < 1:
+        parser.error("at least one worker must run")
+    try:
+        if options.workers is not None:
+            scale(options.management_url, options.workers)
+        print(f"{ready_workers(options.management_url)} workers ready")
+    except ManagementError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
