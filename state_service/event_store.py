@@ -215,7 +215,7 @@ class EventStore:
                 self._leaving.appendleft(slots[room:])
             bite.append(slots[:room])
             room -= len(bite[-1])
-        slots = self.users.without_events(np.unique(np.concatenate(bite)))
+        slots = self.users.without_events(np.concatenate(bite))
         if len(slots):
             elsewhere = np.zeros(self.users.capacity, bool)
             for run in (*self.pending, self.memtable.view()):
