@@ -33,6 +33,7 @@ class EventStore:
         self.pending: tuple[PendingRun, ...] = ()
         self.segments: tuple[Segment, ...] = ()  # by newest timestamp, ascending
         self.live_events = 0
+        self.newest_timestamp = -np.inf  # of all events there ever were
         self._next_number = 1
         self._in_work: set[Run] = set()  # handed out, not yet back
         self._leaving: deque[NDArray[np.int32]] = deque()  # slots whose last event may be gone
@@ -61,13 +62,22 @@ class EventStore:
         scores: NDArray[np.float64],
     ) -> None:
         """Take n >= 1 events; freezes the memtable whenever it is full. O(n)."""
-        slots = self.users.intern(user_ids)
+        self.append_slots(self.users.intern(user_ids), timestamps, scores)
+
+    def append_slots(
+        self,
+        slots: NDArray[np.int32],
+        timestamps: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> None:
+        """Take n >= 1 events of users that have their slots. O(n)."""
         taken, count = 0, len(slots)
         self.live_events += count
         while taken < count:
             part = slice(taken, taken + self.memtable.room)
             self.memtable.append(slots[part], timestamps[part], scores[part])
             taken = part.stop
+            self.newest_timestamp = max(self.newest_timestamp, self.memtable.max_timestamp)
             if not self.memtable.room:
                 self.freeze()
 
@@ -83,6 +93,7 @@ class EventStore:
         slots = self.users.intern(user_ids)
         segment = Segment.of_sorted_runs(number, slots, counts, timestamps, scores)
         self._replace((), (segment,))
+        self.newest_timestamp = max(self.newest_timestamp, segment.max_timestamp)
         self._next_number = max(self._next_number, number + 1)
 
     def expire(self, horizon: float) -> None:
@@ -139,7 +150,7 @@ class EventStore:
             self.pending += (self.memtable.copy(),)
             self.memtable.clear()
 
-    def next_work(self, newest_timestamp: float, cell_seconds: float) -> Work | None:
+    def next_work(self, cell_seconds: float) -> Work | None:
         """Hand out a pending run to sort or segments to merge, None when nothing is to do.
 
         Each run is handed out once, so several pieces can be worked on at a time. Whoever takes a
@@ -148,7 +159,7 @@ class EventStore:
         idle = [run for run in self.pending if run not in self._in_work][:1]
         inputs: tuple[Run, ...] = tuple(idle) or choose(
             [segment for segment in self.segments if segment not in self._in_work],
-            newest_timestamp,
+            self.newest_timestamp,
             cell_seconds,
         )
         if not inputs:
@@ -243,6 +254,7 @@ class EventStore:
             assert run.max_timestamp == run.timestamps.max()
         newest = [segment.max_timestamp for segment in self.segments]
         assert newest == sorted(newest)
+        assert max(run.max_timestamp for run in self.snapshot()) <= self.newest_timestamp
         numbers = [segment.number for segment in self.segments]
         assert len(numbers) == len(set(numbers))
         assert all(number < self._next_number for number in numbers)

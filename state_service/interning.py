@@ -7,6 +7,7 @@ dictionaries and lists do not give memory back by themselves, so they are rebuil
 become far too large.
 """
 
+import sys
 from collections import deque
 from collections.abc import Sequence
 from itertools import repeat
@@ -50,6 +51,15 @@ class UserTable:
     def array_bytes(self) -> int:
         """Size of the arrays in bytes; ids, their list and the dictionary not included."""
         return self.counts.nbytes + self._free.nbytes
+
+    def id_bytes(self) -> int:
+        """Return the size in bytes of the ids, their list, their dictionary and its numbers.
+
+        O(users): for reports, not for every request.
+        """
+        strings = sum(map(sys.getsizeof, self._slot_of))
+        numbers = sys.getsizeof(1 << 29) * len(self._slot_of)
+        return strings + numbers + sys.getsizeof(self.ids) + sys.getsizeof(self._slot_of)
 
     def find(self, user_id: str) -> int:
         """Return a user's slot, -1 for one without. O(1)."""

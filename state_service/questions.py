@@ -87,21 +87,21 @@ class Question:
                 newest = max(newest, float(np.maximum.reduce(timestamps[inside])))
         slot, low, high = self.slot, self.interval.low, self.interval.high
         for segment in reversed(self.segments):
-            if segment.max_timestamp < low:
+            run_newest = segment.max_timestamp
+            if run_newest < low:
                 break  # as are all that follow
             begin, end = segment.runs.find(slot)
             if begin == end:
                 continue
-            run = slice(begin, end)
-            if low <= segment.min_timestamp and segment.max_timestamp <= high:
-                runs.append(segment.scores[run])
-                if segment.max_timestamp > newest:  # else it cannot hold a newer one
-                    newest = max(newest, segment.packed_timestamps.newest(run))
+            if low <= segment.min_timestamp and run_newest <= high:
+                runs.append(segment.scores[begin:end])
+                if run_newest > newest:  # else the user has nothing newer there
+                    newest = max(newest, segment.packed_timestamps.newest(slice(begin, end)))
                 continue
-            timestamps = segment.packed_timestamps.decoded(run)
+            timestamps = segment.packed_timestamps.decoded(slice(begin, end))
             inside = self.interval.mask(timestamps)
             if inside.any():
-                runs.append(segment.scores[run][inside])
+                runs.append(segment.scores[begin:end][inside])
                 newest = max(newest, float(np.maximum.reduce(timestamps[inside])))
         gathered = np.concatenate(heap) if heap else _NO_FLOATS
         return summarise(runs, gathered, newest, self.quantiles, mean=self.mean)

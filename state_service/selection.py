@@ -24,12 +24,13 @@ Scores = NDArray[np.float64]
 def order_statistics(runs: Sequence[Scores], heap: Scores, ranks: Sequence[int]) -> list[float]:
     """Return the values that would stand at `ranks` (0-based) were everything sorted.
 
-    `runs` ascend each, `heap` is in any order; together they are longer than each rank. O(n) for
-    few values; for n in r runs O(s log s + r log n + h) a rank, s the sample, h the heap.
+    `runs` ascend each, `heap` is in any order, and in another one afterwards; together they are
+    longer than each rank. O(n) for few values; for n in r runs O(s log s + r log n + h) a rank,
+    s the sample, h the heap.
     """
     total = sum(map(len, runs)) + len(heap)
     if total <= DIRECT:
-        return _partitioned([*runs, heap], ranks)
+        return _partitioned(np.concatenate([*runs, heap]) if runs else heap, ranks)
     return [value for pair in _neighbours(ranks) for value in _narrowed(runs, heap, pair)]
 
 
@@ -44,11 +45,9 @@ def _neighbours(ranks: Sequence[int]) -> list[list[int]]:
     return groups
 
 
-def _partitioned(parts: Sequence[Scores], ranks: Sequence[int]) -> list[float]:
-    pool = np.concatenate(parts)
+def _partitioned(pool: Scores, ranks: Sequence[int]) -> list[float]:
     pool.partition(ranks)
-    values: list[float] = pool[ranks].tolist()
-    return values
+    return [pool.item(rank) for rank in ranks]
 
 
 def _narrowed(runs: Sequence[Scores], heap: Scores, ranks: list[int]) -> list[float]:
@@ -73,7 +72,7 @@ def _narrowed(runs: Sequence[Scores], heap: Scores, ranks: list[int]) -> list[fl
             break  # only a bracket of everything leaves everything
         total = left
     if wanted:
-        values = _partitioned([*runs, heap], [rank - below for rank in wanted])
+        values = _partitioned(np.concatenate([*runs, heap]), [rank - below for rank in wanted])
         known.update(zip(wanted, values, strict=True))
     return [known[rank] for rank in ranks]
 

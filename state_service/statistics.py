@@ -44,11 +44,11 @@ def summarise(
         return Summary(0, None, None, None, None, (None,) * len(quantiles), None)
     if count <= selection.DIRECT:
         runs, heap = (), np.concatenate([*runs, heap])
-    lows, highs = [run[0] for run in runs], [run[-1] for run in runs]
+    lows, highs = [run.item(0) for run in runs], [run.item(-1) for run in runs]
     if len(heap):
-        lows.append(np.minimum.reduce(heap))
-        highs.append(np.maximum.reduce(heap))
-    low, high = float(min(lows)), float(max(highs))
+        lows.append(float(np.minimum.reduce(heap)))
+        highs.append(float(np.maximum.reduce(heap)))
+    low, high = min(lows), max(highs)
     places = [(count - 1) * float(q) for q in quantiles]
     ranks = [(count - 1) // 2, count // 2]
     for place in places:
@@ -61,8 +61,10 @@ def summarise(
         mean=_mean([*runs, heap], count, low, high) if mean else None,
         median=_middle(values[0], values[1]),
         quantiles=tuple(
-            _interpolated(values[2 + 2 * i], values[3 + 2 * i], place - int(place))
-            for i, place in enumerate(places)
+            [
+                _interpolated(values[2 + 2 * i], values[3 + 2 * i], place - int(place))
+                for i, place in enumerate(places)
+            ]
         ),
         newest_timestamp=newest_timestamp,
     )

@@ -88,7 +88,6 @@ class Windows:
 
     def __init__(self, rules: WindowRules) -> None:
         self.rules = rules
-        self.newest_timestamp = -np.inf  # of all accepted so far: the event clock
         self._store = EventStore(rules.memtable_events)
 
     # --- what is held -------------------------------------------------------------------------
@@ -97,6 +96,11 @@ class Windows:
     def live_events(self) -> int:
         """Scores held in memory. O(1)."""
         return self._store.live_events
+
+    @property
+    def newest_timestamp(self) -> float:
+        """The newest timestamp accepted so far, minus infinity before: the event clock. O(1)."""
+        return self._store.newest_timestamp
 
     @property
     def active_users(self) -> int:
@@ -112,6 +116,10 @@ class Windows:
     def array_bytes(self) -> int:
         """Size of all arrays in bytes; user ids and their dictionary not included. O(segments)."""
         return self._store.array_bytes
+
+    def user_id_bytes(self) -> int:
+        """Return the size of the user ids and their dictionary in bytes. O(users)."""
+        return self._store.users.id_bytes()
 
     def user_ids(self, segment: Segment) -> list[str]:
         """Return the ids of a held segment's users, in the order of its runs. O(users)."""
@@ -158,8 +166,6 @@ class Windows:
         """
         if len(user_ids):
             self._store.append(user_ids, timestamps, scores)
-            newest = float(np.maximum.reduce(timestamps))
-            self.newest_timestamp = max(self.newest_timestamp, newest)
 
     def ingest(
         self,
@@ -207,7 +213,7 @@ class Windows:
         piece brings its result to `finish`, or the piece to `abandon`. O(segments log segments).
         """
         cell_seconds = self.rules.window_seconds / CELLS_A_WINDOW
-        return self._store.next_work(self.newest_timestamp, cell_seconds)
+        return self._store.next_work(cell_seconds)
 
     def finish(self, work: Work, segment: Segment) -> None:
         """Put a work's result in the place of its inputs.
@@ -241,8 +247,6 @@ class Windows:
         """
         require_sorted_runs(user_ids, counts, timestamps, scores)
         self._store.add_segment(number, user_ids, counts, timestamps, scores)
-        newest = float(timestamps.max())
-        self.newest_timestamp = max(self.newest_timestamp, newest)
 
     # --- questions ----------------------------------------------------------------------------
 
@@ -378,5 +382,3 @@ class Windows:
     def check(self) -> None:
         """Assert every invariant; for tests and for a debugger. O(everything held)."""
         self._store.check()
-        newest = max(run.max_timestamp for run in self._store.snapshot())
-        assert newest <= self.newest_timestamp
