@@ -1,6 +1,7 @@
 """One engine under one workload: fill the window, then time, weigh and check."""
 
 import contextlib
+import ctypes
 import gc
 import multiprocessing
 import time
@@ -92,12 +93,10 @@ def measure(contender: Contender, workload: Workload, seconds: float, checks: in
         result.skipped = f"would take too long to fill with {workload.live:,} events"
     if result.skipped is not None:
         return result
-    gc.collect()
-    rss_before = psutil.Process().memory_info().rss
+    rss_before = resident_bytes()
     with contextlib.closing(contender.make(workload)) as engine:
         taken = _take(engine, workload, 0, workload.live, seconds=np.inf)[0]
-        gc.collect()
-        rss = psutil.Process().memory_info().rss - rss_before
+        rss = resident_bytes() - rss_before
         result.rss_bytes_per_event = rss / workload.live
         result.own_bytes_per_event = {
             part: size / workload.live for part, size in engine.bytes_held().items()
@@ -116,6 +115,14 @@ def measure(contender: Contender, workload: Workload, seconds: float, checks: in
             if contender.answers == EXACT:
                 _check(engine, workload, taken, checks, result)
     return result
+
+
+def resident_bytes() -> int:
+    """Return the memory of this process, once what is free has been given back to the system."""
+    gc.collect()
+    with contextlib.suppress(AttributeError, OSError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+    return int(psutil.Process().memory_info().rss)
 
 
 def _take(  # noqa: PLR0913, PLR0917 - what is taken, from where to where, for how long, how

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.workloads import WINDOW_SECONDS, Batch
 from state_service.windows import WindowRules, Windows
 
-_BATCHES_A_CHORE = 16  # how often background work is looked for, as a timer would
+_BATCHES_A_CHORE = 64  # how often background work is looked for, as a timer would
 
 
 class Engine(Protocol):

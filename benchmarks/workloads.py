@@ -58,7 +58,7 @@ class Workload:
 
 
 def _stream(name: str, live: int, users: NDArray[np.int32], user_count: int) -> Workload:
-    times = EPOCH + np.arange(len(users)) * (WINDOW_SECONDS / live)
+    times = EPOCH + np.arange(len(users), dtype=np.float64) * (WINDOW_SECONDS / live)
     scores = np.random.default_rng(user_count).random(len(users))
     return Workload(name, live, user_count, users, times, scores)
 

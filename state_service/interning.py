@@ -153,7 +153,8 @@ class UserTable:
             self._slot_of = dict(self._slot_of)
             self._most = len(self._slot_of)
         if len(self._slot_of) < self.capacity // 4:
-            taken = self.capacity - int(self._free[::-1].argmin())
+            highest = (~self._free).nonzero()[0][-1:]
+            taken = int(highest[0]) + 1 if len(highest) else 0
             wanted = max(_LEAST_SLOTS, taken + taken // 4)
             if wanted <= self.capacity // 2:
                 self.counts = self.counts[:wanted].copy()

@@ -40,8 +40,8 @@ class PendingRun:
 
     def without(self, slot: int) -> "PendingRun | None":
         """Return the run but for one user's events; None when nothing is left. O(events)."""
-        kept = self.slots != slot
-        if not kept.any():
+        kept = (self.slots != slot).nonzero()[0]
+        if not len(kept):
             return None
         timestamps = self.timestamps[kept]
         return PendingRun(

@@ -58,9 +58,10 @@ class Interval:
         """Whether everything in the run is inside."""
         return self.low <= run.min_timestamp and run.max_timestamp <= self.high
 
-    def mask(self, timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Return which timestamps are inside."""
-        return (timestamps >= self.low) & (timestamps <= self.high)
+    def inside(self, timestamps: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return the places of the timestamps inside. O(n)."""
+        # Places and not a mask: to take by a mask without a pattern costs three times as much.
+        return ((timestamps >= self.low) & (timestamps <= self.high)).nonzero()[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,8 +82,8 @@ class Question:
         heap: list[NDArray[np.float64]] = []
         newest = -np.inf
         for timestamps, scores in self.loose:
-            inside = self.interval.mask(timestamps)
-            if inside.any():
+            inside = self.interval.inside(timestamps)
+            if len(inside):
                 heap.append(scores[inside])
                 newest = max(newest, float(np.maximum.reduce(timestamps[inside])))
         slot, low, high = self.slot, self.interval.low, self.interval.high
@@ -99,10 +100,11 @@ class Question:
                     newest = max(newest, segment.packed_timestamps.newest(slice(begin, end)))
                 continue
             timestamps = segment.packed_timestamps.decoded(slice(begin, end))
-            inside = self.interval.mask(timestamps)
-            if inside.any():
+            inside = self.interval.inside(timestamps)
+            if len(inside):
                 runs.append(segment.scores[begin:end][inside])
-                newest = max(newest, float(np.maximum.reduce(timestamps[inside])))
+                if run_newest > newest:
+                    newest = max(newest, float(np.maximum.reduce(timestamps[inside])))
         gathered = np.concatenate(heap) if heap else _NO_FLOATS
         return summarise(runs, gathered, newest, self.quantiles, mean=self.mean)
 
@@ -150,7 +152,7 @@ class AllMediansQuestion:
                 counts[run.slots] += run.counts
             else:
                 slots, timestamps, _ = run.columns()
-                np.add.at(counts, slots[self.interval.mask(timestamps)], 1)
+                np.add.at(counts, slots[self.interval.inside(timestamps)], 1)
         active = np.flatnonzero(counts)
         return active.astype(np.int32), counts[active]
 
@@ -220,7 +222,7 @@ def _medians_of_bite(
         else:
             owners, timestamps, scores = _rows_of(run, slots)
         if not interval.covers(run):
-            inside = interval.mask(timestamps)
+            inside = interval.inside(timestamps)
             owners, timestamps, scores = owners[inside], timestamps[inside], scores[inside]
         parts.append((owners, timestamps, scores))
     owners, timestamps, scores = map(np.concatenate, zip(*parts, strict=True))

@@ -51,6 +51,15 @@ def test_after_a_rush_the_arrays_are_as_small_as_before() -> None:
     assert table.intern(["user 3", "somebody new"]).tolist() == [3, 10]
 
 
+def test_when_everybody_has_left_the_arrays_are_as_small_as_at_first() -> None:
+    table = UserTable()
+    array_bytes, id_bytes = table.array_bytes, table.id_bytes()
+    table.release(table.intern([f"user {number}" for number in range(50_000)]))
+    table.check()
+    assert table.array_bytes == array_bytes
+    assert table.id_bytes() <= 2 * id_bytes
+
+
 def test_who_stays_in_a_high_slot_is_not_cut_off() -> None:
     table = UserTable()
     slots = table.intern([f"user {number}" for number in range(20_000)])
