@@ -18,7 +18,7 @@ from state_service.segment import Segment
 
 Run = Segment | PendingRun
 
-_RELEASED_AT_ONCE = 32_768  # users let go by one `expire`
+_RELEASED_AT_ONCE = 16_384  # users let go by one `expire`
 
 
 class EventStore:

@@ -27,12 +27,17 @@ class Runs:
     def find_in(cls, slots: NDArray[np.int32]) -> "Runs":
         """Find the runs in an ascending column of n >= 1 slots. O(n)."""
         starts = np.flatnonzero(np.concatenate(([True], slots[1:] != slots[:-1], [True])))
-        keys, highest = slots[starts[:-1]], int(slots[-1])
+        return cls.of_lengths(slots[starts[:-1]], starts[1:] - starts[:-1])
+
+    @classmethod
+    def of_lengths(cls, keys: NDArray[np.int32], counts: NDArray[np.int64]) -> "Runs":
+        """Lay out the runs of ascending slots, `counts[i]` >= 1 events of `keys[i]`. O(users)."""
+        highest = int(keys[-1])
         if highest + 1 > 2 * len(keys):
-            return cls(keys, starts.astype(np.uint32))
-        counts = np.zeros(highest + 1, np.int64)
-        counts[keys] = np.diff(starts)
-        return cls(None, np.concatenate(([0], np.cumsum(counts))).astype(np.uint32))
+            return cls(keys, np.concatenate(([0], np.cumsum(counts))).astype(np.uint32))
+        lengths = np.zeros(highest + 2, np.int64)
+        lengths[keys + 1] = counts
+        return cls(None, np.cumsum(lengths).astype(np.uint32))
 
     @property
     def slots(self) -> NDArray[np.int32]:

@@ -37,7 +37,7 @@ class Segment:
         """Sort three columns of one length n >= 1 into a segment. O(n)."""
         order, sorted_slots, sorted_scores = by_slot_then_score(slots, scores)
         packed = Timestamps.pack(timestamps).take(order)
-        return cls._of_runs(number, sorted_slots, packed, sorted_scores)
+        return cls._of_runs(number, Runs.find_in(sorted_slots), packed, sorted_scores)
 
     @classmethod
     def of_sorted_runs(
@@ -57,19 +57,19 @@ class Segment:
         by_slot = slots.argsort()
         places = _positions((ends - counts)[by_slot], counts[by_slot])
         packed = Timestamps.pack(timestamps).take(places)
-        return cls._of_runs(number, np.repeat(slots, counts)[places], packed, scores[places])
+        runs = Runs.of_lengths(slots[by_slot], counts[by_slot])
+        return cls._of_runs(number, runs, packed, scores[places])
 
     @classmethod
     def _of_runs(
         cls,
         number: int,
-        slots: NDArray[np.int32],
+        runs: Runs,
         timestamps: Timestamps,
         scores: NDArray[np.float64],
     ) -> "Segment":
-        """Find the runs in columns that are in order."""
         oldest, newest = timestamps.edges()
-        return cls(number, Runs.find_in(slots), timestamps, scores, oldest, newest)
+        return cls(number, runs, timestamps, scores, oldest, newest)
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -109,11 +109,16 @@ class Segment:
     def without(self, slot: int, number: int) -> "Segment | None":
         """Return the segment but for one user's run; None when nothing is left. O(events)."""
         begin, end = self.runs.find(slot)
-        kept = np.concatenate([np.arange(begin), np.arange(end, len(self))])
-        if not len(kept):
+        if end - begin == len(self):
             return None
-        slots = np.repeat(self.slots, self.counts)[kept]
-        return Segment._of_runs(number, slots, self.packed_timestamps.take(kept), self.scores[kept])
+        slots, counts = self.slots, self.counts
+        others = slots != slot
+        return Segment._of_runs(
+            number,
+            Runs.of_lengths(slots[others], counts[others]),
+            self.packed_timestamps.without(begin, end),
+            np.concatenate([self.scores[:begin], self.scores[end:]]),
+        )
 
     def check(self) -> None:
         """Assert every invariant."""

@@ -40,6 +40,11 @@ class Timestamps:
         """Return the column in another order."""
         return Timestamps(self.origin, self.unit, self.column[order])
 
+    def without(self, begin: int, end: int) -> "Timestamps":
+        """Return the column but for begin … end - 1."""
+        rest = np.concatenate([self.column[:begin], self.column[end:]])
+        return Timestamps(self.origin, self.unit, rest)
+
     def decoded(self, where: slice | NDArray[np.intp] = slice(None)) -> NDArray[np.float64]:
         """Return the timestamps at some places as float64."""
         decoded = np.multiply(self.column[where], self.unit, dtype=np.float64)
