@@ -16,7 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from state_service.memtable import PendingRun
+from state_service.memtable import PendingRun, UserRows
 from state_service.segment import Segment
 from state_service.statistics import Summary, medians_by_owner, summarise
 
@@ -54,7 +54,7 @@ class Interval:
         """Whether nothing in the run is inside."""
         return run.max_timestamp < self.low or run.min_timestamp > self.high
 
-    def covers(self, run: Segment | PendingRun) -> bool:
+    def covers(self, run: Segment | PendingRun | UserRows) -> bool:
         """Whether everything in the run is inside."""
         return self.low <= run.min_timestamp and run.max_timestamp <= self.high
 
@@ -71,21 +71,34 @@ class Question:
     slot: int  # -1 for an unknown user
     interval: Interval
     segments: Sequence[Segment]  # by newest timestamp, ascending
-    loose: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]  # (timestamps, scores)
+    loose: Sequence[UserRows]  # none of them empty
     size: int
     quantiles: Sequence[float]
     mean: bool
 
     def answer(self) -> Summary:
         """Describe the user's window. O(segments log users), and what `summarise` takes."""
-        runs: list[NDArray[np.float64]] = []
-        heap: list[NDArray[np.float64]] = []
+        heap, newest = self._unsorted()
+        runs, newest = self._sorted(newest)
+        return summarise(runs, heap, newest, self.quantiles, mean=self.mean)
+
+    def _unsorted(self) -> tuple[NDArray[np.float64], float]:
+        """Return what is not in segments, a new array, and its newest timestamp."""
+        parts: list[NDArray[np.float64]] = [_NO_FLOATS]
         newest = -np.inf
-        for timestamps, scores in self.loose:
-            inside = self.interval.inside(timestamps)
-            if len(inside):
-                heap.append(scores[inside])
-                newest = max(newest, float(np.maximum.reduce(timestamps[inside])))
+        for rows in self.loose:
+            timestamps, scores = rows.timestamps, rows.scores
+            if not self.interval.covers(rows):
+                inside = self.interval.inside(timestamps)
+                timestamps, scores = timestamps[inside], scores[inside]
+            if len(scores):
+                parts.append(scores)
+                newest = max(newest, float(np.maximum.reduce(timestamps)))
+        return np.concatenate(parts), newest
+
+    def _sorted(self, newest: float) -> tuple[list[NDArray[np.float64]], float]:
+        """Return the user's ascending run in each segment, and the newest timestamp so far."""
+        runs: list[NDArray[np.float64]] = []
         slot, low, high = self.slot, self.interval.low, self.interval.high
         for segment in reversed(self.segments):
             run_newest = segment.max_timestamp
@@ -105,8 +118,7 @@ class Question:
                 runs.append(segment.scores[begin:end][inside])
                 if run_newest > newest:
                     newest = max(newest, float(np.maximum.reduce(timestamps[inside])))
-        gathered = np.concatenate(heap) if heap else _NO_FLOATS
-        return summarise(runs, gathered, newest, self.quantiles, mean=self.mean)
+        return runs, newest
 
 
 @dataclass(frozen=True, slots=True, eq=False)

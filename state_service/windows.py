@@ -360,8 +360,8 @@ class Windows:
         slot = store.users.find(user_id)
         if slot < 0:
             return Question(slot, interval, (), (), 0, quantiles, mean)
-        loose = [rows for run in store.unsorted if len((rows := run.rows_of(slot))[0])]
-        size = int(store.users.counts[slot]) + sum(len(scores) for _, scores in loose)
+        loose = [rows for run in store.unsorted if len((rows := run.rows_of(slot)).scores)]
+        size = int(store.users.counts[slot]) + sum(len(rows.scores) for rows in loose)
         return Question(slot, interval, store.segments, loose, size, quantiles, mean)
 
     def _check_room(
