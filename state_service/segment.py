@@ -1,24 +1,27 @@
 """The immutable segment: a sealed run of scores, sorted by user, then by score. Pure numpy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from state_service.ordering import by_slot_then_score
+from state_service.runs import Runs
+from state_service.timestamps import Timestamps
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segment:
-    """Scores of many users, each user's in one contiguous, sorted run.
+    """Scores of many users, each user's in one contiguous, ascending run.
 
-    `slots` int32 [users], ascending: whose runs these are; user i's run is
-    `starts[i]:starts[i + 1]` (int64 [users + 1]) of `scores` and `timestamps` (float64 [events]).
-    `number` is its own among the segments held and those on disk, so a snapshot writes it once.
+    `runs` says whose runs lie where in `scores` (float64 [events]) and in the timestamps.
+    `number` is its own among all segments held or on disk, so a snapshot writes it once.
     """
 
     number: int
-    slots: NDArray[np.int32]
-    starts: NDArray[np.int64]
-    timestamps: NDArray[np.float64]
+    runs: Runs
+    packed_timestamps: Timestamps
     scores: NDArray[np.float64]
     min_timestamp: float
     max_timestamp: float
@@ -31,55 +34,123 @@ class Segment:
         timestamps: NDArray[np.float64],
         scores: NDArray[np.float64],
     ) -> "Segment":
-        """Sort three columns of one length n >= 1 into a segment. O(n log n)."""
-        order = np.lexsort((scores, slots))
-        users, first = np.unique(slots[order], return_index=True)
-        return cls(
-            number=number,
-            slots=users,
-            starts=np.append(first, len(slots)).astype(np.int64),
-            timestamps=timestamps[order],
-            scores=scores[order],
-            min_timestamp=float(timestamps.min()),
-            max_timestamp=float(timestamps.max()),
-        )
+        """Sort three columns of one length n >= 1 into a segment. O(n)."""
+        order, sorted_slots, sorted_scores = by_slot_then_score(slots, scores)
+        packed = Timestamps.pack(timestamps).take(order)
+        return cls._of_runs(number, Runs.find_in(sorted_slots), packed, sorted_scores)
+
+    @classmethod
+    def of_sorted_runs(
+        cls,
+        number: int,
+        slots: NDArray[np.int32],
+        counts: NDArray[np.int64],
+        timestamps: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> "Segment":
+        """Arrange runs whose scores ascend already: `slots[i]` has the next `counts[i]` events.
+
+        The slots are distinct, in any order, and the columns what `require_sorted_runs` takes.
+        O(events + users log users): no score is sorted.
+        """
+        ends = np.cumsum(counts)
+        by_slot = slots.argsort()
+        places = _positions((ends - counts)[by_slot], counts[by_slot])
+        packed = Timestamps.pack(timestamps).take(places)
+        runs = Runs.of_lengths(slots[by_slot], counts[by_slot])
+        return cls._of_runs(number, runs, packed, scores[places])
+
+    @classmethod
+    def _of_runs(
+        cls,
+        number: int,
+        runs: Runs,
+        timestamps: Timestamps,
+        scores: NDArray[np.float64],
+    ) -> "Segment":
+        oldest, newest = timestamps.edges()
+        return cls(number, runs, timestamps, scores, oldest, newest)
 
     def __len__(self) -> int:
         return len(self.scores)
 
     @property
+    def timestamps(self) -> NDArray[np.float64]:
+        """Each event's timestamp, float64 [events]; computed."""
+        return self.packed_timestamps.decoded()
+
+    @property
+    def slots(self) -> NDArray[np.int32]:
+        """Whose runs these are, ascending, int32 [users]."""
+        return self.runs.slots
+
+    @property
     def counts(self) -> NDArray[np.int64]:
-        """Each user's number of events, int64 [users]."""
-        return np.diff(self.starts)
+        """Each user's number of events, int64 [users]; computed."""
+        return self.runs.counts
 
-    def run(self, slot: int) -> slice:
-        """Return where one user's run is; empty when the user has none here. O(log users)."""
-        index = int(self.slots.searchsorted(slot))
-        if index == len(self.slots) or self.slots[index] != slot:
-            return slice(0, 0)
-        return slice(int(self.starts[index]), int(self.starts[index + 1]))
+    @property
+    def nbytes(self) -> int:
+        """Size of the arrays in bytes."""
+        return self.runs.nbytes + self.packed_timestamps.column.nbytes + self.scores.nbytes
 
-    def gather(self, slots: NDArray[np.int32]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def columns(self) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
+        """Return (slots, timestamps, scores), one entry an event. O(events)."""
+        return np.repeat(self.slots, self.counts), self.timestamps, self.scores
+
+    def gather(self, slots: NDArray[np.int32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """Find many users' runs at once: (index into `slots`, position in the columns) an event.
 
         Vectorised; O(len(slots) log users + events found).
         """
-        index = self.slots.searchsorted(slots)
-        index[index == len(self.slots)] = 0
-        counts = np.where(self.slots[index] == slots, self.counts[index], 0)
-        owners = np.repeat(np.arange(len(slots)), counts)
-        # Position = the run's start + how far into the run: 0, 1, … restarting for each user.
-        within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return owners, np.repeat(self.starts[:-1][index], counts) + within
+        found, begins, counts = self.runs.find_many(slots)
+        return np.repeat(found, counts), _positions(begins, counts)
+
+    def without(self, slot: int, number: int) -> "Segment | None":
+        """Return the segment but for one user's run; None when nothing is left. O(events)."""
+        begin, end = self.runs.find(slot)
+        if end - begin == len(self):
+            return None
+        slots, counts = self.slots, self.counts
+        others = slots != slot
+        return Segment._of_runs(
+            number,
+            Runs.of_lengths(slots[others], counts[others]),
+            self.packed_timestamps.without(begin, end),
+            np.concatenate([self.scores[:begin], self.scores[end:]]),
+        )
 
     def check(self) -> None:
         """Assert every invariant."""
-        assert len(self.scores) == len(self.timestamps) == self.starts[-1] > 0
-        assert self.starts[0] == 0
-        assert (self.counts > 0).all(), "a user without events has no run"
-        assert (np.diff(self.slots) > 0).all(), "users ascend"
+        timestamps = self.timestamps
+        self.runs.check()
+        assert len(self.scores) == len(timestamps) == self.counts.sum() > 0
         inside = np.ones(len(self) - 1, bool)
-        inside[self.starts[1:-1] - 1] = False  # the step from one user's run to the next
-        assert (np.diff(self.scores)[inside] >= 0).all(), "scores ascend within a user"
-        assert self.min_timestamp == self.timestamps.min()
-        assert self.max_timestamp == self.timestamps.max()
+        inside[np.cumsum(self.counts)[:-1] - 1] = False  # from one user's run to the next
+        assert (self.scores[1:] >= self.scores[:-1])[inside].all(), "scores ascend within a user"
+        assert self.min_timestamp == timestamps.min()
+        assert self.max_timestamp == timestamps.max()
+
+
+def require_sorted_runs(
+    user_ids: Sequence[str],
+    counts: NDArray[np.int64],
+    timestamps: NDArray[np.float64],
+    scores: NDArray[np.float64],
+) -> None:
+    """Raise `ValueError` unless user i has the next `counts[i]` >= 1 events, scores ascending."""
+    if not len(scores) or len(timestamps) != len(scores) or len(counts) != len(user_ids):
+        raise ValueError("the columns are empty or differ in length")
+    if (counts <= 0).any() or counts.sum() != len(scores) or len(set(user_ids)) != len(user_ids):
+        raise ValueError("the events are not one run a user")
+    falls = ~(scores[1:] >= scores[:-1])
+    falls[np.cumsum(counts)[:-1] - 1] = False  # from one user's run to the next
+    if falls.any() or not (np.isfinite(scores).all() and np.isfinite(timestamps).all()):
+        raise ValueError("a user's scores do not ascend, or are not finite")
+
+
+def _positions(first: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return first[0], first[0] + 1, … (counts[0] of them), first[1], … as one array."""
+    skipped = first - (np.cumsum(counts) - counts)
+    places: NDArray[np.intp] = np.arange(counts.sum()) + np.repeat(skipped, counts)
+    return places

@@ -14,17 +14,28 @@ The rules
 
 How it works
 ------------
-Scores are appended to a small *memtable* of three columns. When it is full, or when somebody
-asks, it is sealed: sorted into an immutable `Segment` in which each user has one run. A question
-collects the user's runs, leaves out what lies outside the asked time, and selects.
+Scores are appended to a small *memtable* (`memtable.py`). Full, or when somebody asks, it is
+frozen into a *pending run*, still in order of arrival; sorting that by user and score makes it a
+*segment* (`segment.py`), in which each user has one ascending run. Small segments of about the same
+time are merged into one (`merging.py`). A question (`questions.py`) takes the user's rows from the
+memtable and the pending runs and one run from each segment, leaves out what lies outside the asked
+time, and selects (`selection.py`).
 
-Forgetting needs no sweeper: once the newest timestamp in a segment has left the window and the
-history, the segment is dropped whole. `history_seconds` is how much longer than the window scores
-are kept, so that a question about a moment ago (`at`) is still exact.
+All of them are kept in an `EventStore` (`event_store.py`). Only the memtable is ever written to.
+Pending runs and segments never change, they are replaced: so the two things that take long,
+sorting and answering about many scores, are handed out as `Work` and questions, which any thread
+may run while the owner goes on. `finish` swaps a work's segment in for its inputs if they are all
+still held; when one has expired or been rewritten meanwhile, the result is of no use and the rest
+is handed out again.
 
-User ids are interned to small integers (slots). `_held` counts each slot's events wherever they
-are; when a dropped segment takes a user's last one, the slot is given to the next newcomer. So
-memory follows the scores held and the users who have some, not history.
+Why this forgets without a sweeper: a run whose newest timestamp has left the window and the history
+is dropped whole. `history_seconds` is how much longer than the window scores are kept, so that a
+question about a moment ago (`at`) is still exact.
+
+Why memory follows what is live: user ids are interned to small integers, *slots*
+(`interning.py`). The table counts each slot's events in segments; a slot is given back when a
+dropped run took its last one and neither memtable nor pending runs hold another. That is looked
+into a bite at a time, by `expire`, so that many users leaving at once stop nobody.
 """
 
 from collections.abc import Sequence
@@ -36,12 +47,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from state_service.errors import CapacityError, HistoryError
-from state_service.segment import Segment
-from state_service.statistics import Summary, medians_by_owner, summarise
+from state_service.event_store import EventStore
+from state_service.merging import CELLS_A_WINDOW, Work
+from state_service.questions import (
+    AllMediansQuestion,
+    Interval,
+    MedianColumns,
+    MediansQuestion,
+    Question,
+    TopQuestion,
+)
+from state_service.segment import Segment, require_sorted_runs
+from state_service.statistics import Summary
 
 ACCEPTED, LATE, FUTURE = 0, 1, 2
-
-_NO_FLOATS = np.empty(0, np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,61 +73,99 @@ class WindowRules:
     clock: Literal["wall", "event"] = "wall"
     max_live_events: int = 50_000_000
     max_active_users: int = 5_000_000
-    memtable_events: int = 32_768
+    memtable_events: int = 65_536
 
 
-class MedianColumns(NamedTuple):
-    """Answers for many users: `medians` float64 [n] (NaN where empty), `counts`, `newest`."""
+class Judgement(NamedTuple):
+    """What is to become of n events: `verdicts` int8 [n], and how many are ACCEPTED."""
 
-    medians: NDArray[np.float64]
-    counts: NDArray[np.int64]
-    newest: NDArray[np.float64]
+    verdicts: NDArray[np.int8]
+    accepted: int
 
 
 class Windows:
-    """All users' windows. Not thread-safe: one owner, one thread."""
+    """All users' windows. Not thread-safe: one owner, one thread; work and questions may roam."""
 
     def __init__(self, rules: WindowRules) -> None:
         self.rules = rules
-        self.newest_timestamp = -np.inf  # of all accepted so far: the event clock
-        self._slot_of: dict[str, int] = {}
-        self._user_of: list[str | None] = []  # by slot; None while the slot is free
-        self._free_slots: list[int] = []
-        self._held = np.zeros(1024, np.int64)  # events by slot, memtable included
-        self._segments: list[Segment] = []
-        self._next_number = 1
-        self._fill = 0
-        self._memtable_newest = -np.inf
-        self._slots = np.empty(rules.memtable_events, np.int32)
-        self._timestamps = np.empty(rules.memtable_events, np.float64)
-        self._scores = np.empty(rules.memtable_events, np.float64)
+        self._store = EventStore(rules.memtable_events)
 
     # --- what is held -------------------------------------------------------------------------
 
     @property
     def live_events(self) -> int:
-        """Scores held in memory. O(segments)."""
-        return self._fill + sum(map(len, self._segments))
+        """Scores held in memory. O(1)."""
+        return self._store.live_events
+
+    @property
+    def newest_timestamp(self) -> float:
+        """The newest timestamp accepted so far, minus infinity before: the event clock. O(1)."""
+        return self._store.newest_timestamp
 
     @property
     def active_users(self) -> int:
-        """Users with at least one score held. O(1)."""
-        return len(self._slot_of)
+        """Users with a score held; those just gone count until `expire` lets them go. O(1)."""
+        return len(self._store.users)
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """The sealed segments, oldest seal first."""
-        return tuple(self._segments)
+        """The sealed segments, by their newest timestamp. O(1)."""
+        return self._store.segments
+
+    @property
+    def array_bytes(self) -> int:
+        """Size of all arrays in bytes; user ids and their dictionary not included. O(segments)."""
+        return self._store.array_bytes
+
+    def user_id_bytes(self) -> int:
+        """Return the size of the user ids and their dictionary in bytes. O(users)."""
+        return self._store.users.id_bytes()
 
     def user_ids(self, segment: Segment) -> list[str]:
-        """Return the ids of a held segment's users, in the order of its runs."""
-        return [self._user_of[slot] for slot in segment.slots]
+        """Return the ids of a held segment's users, in the order of its runs. O(users)."""
+        return self._store.users.names(segment.slots)
 
     def reference(self, now: float) -> float:
         """Return the time windows end at: `now`, or the newest timestamp under the event clock."""
         return now if self.rules.clock == "wall" else self.newest_timestamp
 
     # --- writing ------------------------------------------------------------------------------
+
+    def judge(
+        self, user_ids: Sequence[str], timestamps: NDArray[np.float64], now: float
+    ) -> Judgement:
+        """Say what would become of n events, and change nothing.
+
+        Raises `CapacityError` when there is no room for those that would be accepted. O(n).
+        """
+        rules = self.rules
+        verdicts = np.zeros(len(user_ids), np.int8)
+        latest = float(timestamps.max(initial=-np.inf))
+        bound = now + rules.max_future_seconds
+        if latest > bound:
+            future = timestamps > bound
+            verdicts[future] = FUTURE
+            latest = float(timestamps.max(initial=-np.inf, where=~future))
+        reference = now if rules.clock == "wall" else max(latest, self.newest_timestamp)
+        oldest = reference - rules.window_seconds
+        if timestamps.min(initial=np.inf) < oldest:
+            verdicts[(timestamps < oldest) & (verdicts == ACCEPTED)] = LATE
+        accepted = len(verdicts) - int(np.count_nonzero(verdicts))
+        self._check_room(user_ids, verdicts, accepted)
+        return Judgement(verdicts, accepted)
+
+    def append(
+        self,
+        user_ids: Sequence[str],
+        timestamps: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> None:
+        """Take n events that have been judged ACCEPTED; never refuses.
+
+        Freezes the memtable whenever it is full. O(n).
+        """
+        if len(user_ids):
+            self._store.append(user_ids, timestamps, scores)
 
     def ingest(
         self,
@@ -119,51 +176,60 @@ class Windows:
     ) -> NDArray[np.int8]:
         """Take n scores; return what became of each: ACCEPTED, LATE or FUTURE, int8 [n].
 
-        All or nothing: raises `CapacityError` before anything has changed. O(n), and now and
-        then a seal.
+        All or nothing: raises `CapacityError` before anything has changed. O(n).
         """
-        verdicts = np.zeros(len(user_ids), np.int8)
-        verdicts[timestamps > now + self.rules.max_future_seconds] = FUTURE
-        newest = float(timestamps.max(initial=self.newest_timestamp, where=verdicts == ACCEPTED))
-        reference = now if self.rules.clock == "wall" else newest
-        verdicts[timestamps < reference - self.rules.window_seconds] = LATE
-        kept = verdicts == ACCEPTED
-        kept_ids = list(compress(user_ids, kept))
-        self._check_room(kept_ids)
-        if kept_ids:
-            self.newest_timestamp = newest
-            self._append(self._intern(kept_ids), timestamps[kept], scores[kept])
+        verdicts, accepted = self.judge(user_ids, timestamps, now)
+        if accepted == len(verdicts):
+            self.append(user_ids, timestamps, scores)
+        else:
+            kept = verdicts == ACCEPTED
+            self.append(list(compress(user_ids, kept)), timestamps[kept], scores[kept])
         return verdicts
 
     def expire(self, now: float) -> None:
-        """Drop what no question can reach any more. O(segments + users dropped)."""
-        horizon = self._horizon(now)
-        if self._memtable_newest < horizon:
-            self.seal()
-        kept = []
-        for segment in self._segments:
-            if segment.max_timestamp < horizon:
-                self._release(segment)
-            else:
-                kept.append(segment)
-        self._segments = kept
+        """Drop what no question can reach any more, and let users go who have nothing left.
+
+        O(runs), and for a bounded number of users at a time O(1) each.
+        """
+        self._store.expire(self._horizon(now))
+
+    def forget(self, user_id: str) -> int:
+        """Remove a user from memory; return how many events that were.
+
+        Every segment the user was in is replaced by one with another number. O(events in them).
+        """
+        return self._store.forget(user_id)
+
+    # --- sealing and merging ------------------------------------------------------------------
+
+    def freeze(self) -> None:
+        """Close the memtable: what it holds becomes one more pending run. O(memtable)."""
+        self._store.freeze()
+
+    def next_work(self) -> Work | None:
+        """Hand out a pending run to sort or segments to merge, None when nothing is to do.
+
+        Each run is handed out once, so several pieces can be worked on at a time. Whoever takes a
+        piece brings its result to `finish`, or the piece to `abandon`. O(segments log segments).
+        """
+        cell_seconds = self.rules.window_seconds / CELLS_A_WINDOW
+        return self._store.next_work(cell_seconds)
+
+    def finish(self, work: Work, segment: Segment) -> None:
+        """Put a work's result in the place of its inputs.
+
+        Without effect when one of them has gone meanwhile: what is left is handed out again.
+        O(segments + users in it).
+        """
+        self._store.finish(work, segment)
+
+    def abandon(self, work: Work) -> None:
+        """Take a piece of work back undone: its inputs will be handed out again. O(inputs)."""
+        self._store.abandon(work)
 
     def seal(self) -> None:
-        """Sort the memtable into a segment, if it holds anything. O(m log m)."""
-        if not self._fill:
-            return
-        filled = slice(0, self._fill)
-        self._segments.append(
-            Segment.build(
-                self._next_number,
-                self._slots[filled],
-                self._timestamps[filled],
-                self._scores[filled],
-            )
-        )
-        self._next_number += 1
-        self._fill = 0
-        self._memtable_newest = -np.inf
+        """Freeze, and sort all that is pending here and now. O(memtable + pending events)."""
+        self._store.seal()
 
     def restore(
         self,
@@ -175,15 +241,41 @@ class Windows:
     ) -> None:
         """Take back a segment from a snapshot: user i has the next `counts[i]` events.
 
-        Slots differ from those of the process that wrote it, so it is sorted anew.
+        Each user's scores must ascend; raises `ValueError` when they do not, or when the lengths
+        disagree, before anything has changed. Slots differ from those of the process that wrote
+        it, so the runs are put into another order, but no score is sorted. O(events).
         """
-        slots = np.repeat(self._intern(user_ids), counts)
-        np.add.at(self._held, slots, 1)
-        self._segments.append(Segment.build(number, slots, timestamps, scores))
-        self._next_number = max(self._next_number, number + 1)
-        self.newest_timestamp = max(self.newest_timestamp, self._segments[-1].max_timestamp)
+        require_sorted_runs(user_ids, counts, timestamps, scores)
+        self._store.add_segment(number, user_ids, counts, timestamps, scores)
 
     # --- questions ----------------------------------------------------------------------------
+
+    def question(
+        self,
+        user_id: str,
+        now: float,
+        window_seconds: float | None = None,
+        at: float | None = None,
+        quantiles: Sequence[float] = (),
+    ) -> Question:
+        """Take down a question about one user's window; an unknown user's is empty.
+
+        Raises `HistoryError` when `at` reaches further back than scores are kept. O(memtable +
+        pending events), 0.2 ns each.
+        """
+        interval = self._interval(now, window_seconds, at)
+        return self._question(user_id, interval, quantiles, mean=True)
+
+    def median_question(
+        self,
+        user_id: str,
+        now: float,
+        window_seconds: float | None = None,
+        at: float | None = None,
+    ) -> Question:
+        """Take down a `question` without the mean, which alone has to look at every score."""
+        interval = self._interval(now, window_seconds, at)
+        return self._question(user_id, interval, (), mean=False)
 
     def summary(
         self,
@@ -193,27 +285,24 @@ class Windows:
         at: float | None = None,
         quantiles: Sequence[float] = (),
     ) -> Summary:
-        """Describe one user's window; an unknown user's is empty.
+        """Ask a `question` and answer it at once."""
+        return self.question(user_id, now, window_seconds, at, quantiles).answer()
 
-        Raises `HistoryError` when `at` reaches further back than scores are kept.
-        O(segments log users + the user's scores).
+    def medians_question(
+        self,
+        user_ids: Sequence[str],
+        now: float,
+        window_seconds: float | None = None,
+        at: float | None = None,
+    ) -> MediansQuestion:
+        """Take down a question about many users, in their order; unknown users are empty.
+
+        Raises `HistoryError` as `question` does. O(n + memtable).
         """
-        low, high = self._bounds(now, window_seconds, at)
-        slot = self._slot_of.get(user_id)
-        if slot is None:
-            return summarise(_NO_FLOATS, _NO_FLOATS, quantiles)
-        mine = self._slots[: self._fill] == slot
-        timestamps = [self._timestamps[: self._fill][mine]]
-        scores = [self._scores[: self._fill][mine]]
-        for segment in self._segments:
-            if segment.max_timestamp < low or segment.min_timestamp > high:
-                continue
-            run = segment.run(slot)
-            timestamps.append(segment.timestamps[run])
-            scores.append(segment.scores[run])
-        all_timestamps = np.concatenate(timestamps)
-        inside = (all_timestamps >= low) & (all_timestamps <= high)
-        return summarise(all_timestamps[inside], np.concatenate(scores)[inside], quantiles)
+        interval = self._interval(now, window_seconds, at)
+        asked = self._store.users.find_many(user_ids)
+        counts = np.where(asked < 0, 0, self._store.users.counts[asked])
+        return MediansQuestion(asked, interval, self._store.snapshot(), counts, int(counts.sum()))
 
     def medians(
         self,
@@ -222,30 +311,28 @@ class Windows:
         window_seconds: float | None = None,
         at: float | None = None,
     ) -> MedianColumns:
-        """Answer for many users at once, in their order; unknown users are empty.
+        """Ask a `medians_question` and answer it at once."""
+        return self.medians_question(user_ids, now, window_seconds, at).answer()
 
-        Raises `HistoryError` as `summary` does. Vectorised over users: O(segments · users log
-        users + n log n) for n scores of theirs.
-        """
-        low, high = self._bounds(now, window_seconds, at)
-        if not user_ids:
-            return MedianColumns(_NO_FLOATS, np.empty(0, np.int64), _NO_FLOATS)
-        asked = np.array([self._slot_of.get(user_id, -1) for user_id in user_ids], np.int32)
-        # Each user once, however often asked for; -1 is nobody's slot and finds nothing.
-        slots, back = np.unique(asked, return_inverse=True)
-        owners, timestamps, scores = self._memtable_of(slots)
-        parts = [(owners, timestamps, scores)]
-        for segment in self._segments:
-            if segment.max_timestamp < low or segment.min_timestamp > high:
-                continue
-            owners, positions = segment.gather(slots)
-            parts.append((owners, segment.timestamps[positions], segment.scores[positions]))
-        owners, timestamps, scores = map(np.concatenate, zip(*parts, strict=True))
-        inside = (timestamps >= low) & (timestamps <= high)
-        medians, counts, newest = medians_by_owner(
-            owners[inside], timestamps[inside], scores[inside], len(slots)
+    def all_medians_question(
+        self, now: float, window_seconds: float | None = None, at: float | None = None
+    ) -> AllMediansQuestion:
+        """Take down a question about everybody. O(users + memtable), a few ns each."""
+        interval = self._interval(now, window_seconds, at)
+        return AllMediansQuestion(
+            self._store.users.ids.copy(), interval, self._store.snapshot(), self._store.live_events
         )
-        return MedianColumns(medians[back], counts[back], newest[back])
+
+    def top_question(
+        self,
+        k: int,
+        by: Literal["median", "count"],
+        now: float,
+        window_seconds: float | None = None,
+        at: float | None = None,
+    ) -> TopQuestion:
+        """Take down a question about the k users with the largest medians or counts, k >= 1."""
+        return TopQuestion(k, by, self.all_medians_question(now, window_seconds, at))
 
     # --- inside -------------------------------------------------------------------------------
 
@@ -254,10 +341,8 @@ class Windows:
         rules = self.rules
         return self.reference(now) - rules.window_seconds - rules.history_seconds
 
-    def _bounds(
-        self, now: float, window_seconds: float | None, at: float | None
-    ) -> tuple[float, float]:
-        """Return the closed interval of timestamps asked for."""
+    def _interval(self, now: float, window_seconds: float | None, at: float | None) -> Interval:
+        """Return the timestamps asked for."""
         length = self.rules.window_seconds if window_seconds is None else window_seconds
         end = self.reference(now) if at is None else at
         low, horizon = end - length, self._horizon(now)
@@ -266,98 +351,34 @@ class Windows:
                 f"at - window is {low:.3f}, but scores are kept from {horizon:.3f} on: ask for a "
                 "later 'at' or a shorter 'window' (or raise history_seconds)"
             )
-        return low, end + self.rules.max_future_seconds
+        return Interval(low, end + self.rules.max_future_seconds)
 
-    def _check_room(self, user_ids: list[str]) -> None:
+    def _question(
+        self, user_id: str, interval: Interval, quantiles: Sequence[float], *, mean: bool
+    ) -> Question:
+        store = self._store
+        slot = store.users.find(user_id)
+        if slot < 0:
+            return Question(slot, interval, (), (), 0, quantiles, mean)
+        loose = [rows for run in store.unsorted if len((rows := run.rows_of(slot)).scores)]
+        size = int(store.users.counts[slot]) + sum(len(rows.scores) for rows in loose)
+        return Question(slot, interval, store.segments, loose, size, quantiles, mean)
+
+    def _check_room(
+        self, user_ids: Sequence[str], verdicts: NDArray[np.int8], accepted: int
+    ) -> None:
         rules = self.rules
-        if self.live_events + len(user_ids) > rules.max_live_events:
+        if accepted and self.live_events + accepted > rules.max_live_events:
             raise CapacityError(
                 f"{rules.max_live_events} live events are held: the limit (max_live_events)"
             )
-        newcomers = len(set(user_ids) - self._slot_of.keys())
-        if self.active_users + newcomers > rules.max_active_users:
-            raise CapacityError(
-                f"{rules.max_active_users} users are active: the limit (max_active_users)"
-            )
-
-    def _intern(self, user_ids: Sequence[str]) -> NDArray[np.int32]:
-        slot_of = self._slot_of
-        for user_id in set(user_ids) - slot_of.keys():
-            if self._free_slots:
-                slot = self._free_slots.pop()
-                self._user_of[slot] = user_id
-            else:
-                slot = len(self._user_of)
-                self._user_of.append(user_id)
-            slot_of[user_id] = slot
-        if len(self._user_of) > len(self._held):
-            more = max(len(self._held), len(self._user_of) - len(self._held))
-            self._held = np.append(self._held, np.zeros(more, np.int64))
-        return np.fromiter(map(slot_of.__getitem__, user_ids), np.int32, len(user_ids))
-
-    def _append(
-        self,
-        slots: NDArray[np.int32],
-        timestamps: NDArray[np.float64],
-        scores: NDArray[np.float64],
-    ) -> None:
-        np.add.at(self._held, slots, 1)
-        taken = 0
-        while taken < len(slots):
-            if self._fill == len(self._slots):
-                self.seal()
-            count = min(len(slots) - taken, len(self._slots) - self._fill)
-            source = slice(taken, taken + count)
-            target = slice(self._fill, self._fill + count)
-            self._slots[target] = slots[source]
-            self._timestamps[target] = timestamps[source]
-            self._scores[target] = scores[source]
-            self._memtable_newest = max(self._memtable_newest, float(timestamps[source].max()))
-            self._fill += count
-            taken += count
-
-    def _release(self, segment: Segment) -> None:
-        """Uncount a dropped segment's events and recycle the slots that have none left."""
-        self._held[segment.slots] -= segment.counts
-        for slot in segment.slots[self._held[segment.slots] == 0].tolist():
-            user_id = self._user_of[slot]
-            assert user_id is not None
-            del self._slot_of[user_id]
-            self._user_of[slot] = None
-            self._free_slots.append(slot)
-
-    def _memtable_of(
-        self, slots: NDArray[np.int32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return (index into `slots`, timestamp, score) of the memtable's events of these users."""
-        held = self._slots[: self._fill]
-        index = slots.searchsorted(held)
-        index[index == len(slots)] = 0
-        mine = slots[index] == held
-        return (
-            index[mine],
-            self._timestamps[: self._fill][mine],
-            self._scores[: self._fill][mine],
-        )
+        if self.active_users + accepted > rules.max_active_users:  # else there is room anyway
+            newcomers = self._store.users.newcomers(list(compress(user_ids, verdicts == ACCEPTED)))
+            if newcomers and self.active_users + newcomers > rules.max_active_users:
+                raise CapacityError(
+                    f"{rules.max_active_users} users are active: the limit (max_active_users)"
+                )
 
     def check(self) -> None:
-        """Assert every invariant; for tests and for a debugger."""
-        held = np.zeros_like(self._held)
-        np.add.at(held, self._slots[: self._fill], 1)
-        for segment in self._segments:
-            segment.check()
-            held[segment.slots] += segment.counts
-        assert (held == self._held).all(), "every event is counted once"
-        assert held.sum() == self.live_events
-        memtable = self._timestamps[: self._fill]
-        assert memtable.max(initial=-np.inf) == self._memtable_newest
-        assert {slot: user for user, slot in self._slot_of.items()} == {
-            slot: user for slot, user in enumerate(self._user_of) if user is not None
-        }, "ids and slots are each other's inverse"
-        assert all(self._held[slot] > 0 for slot in self._slot_of.values()), "active users only"
-        assert sorted(self._free_slots) == [
-            slot for slot, user in enumerate(self._user_of) if user is None
-        ]
-        numbers = [segment.number for segment in self._segments]
-        assert numbers == sorted(set(numbers))
-        assert all(number < self._next_number for number in numbers)
+        """Assert every invariant; for tests and for a debugger. O(everything held)."""
+        self._store.check()

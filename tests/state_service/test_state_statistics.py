@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Sequence
 from fractions import Fraction
 
 import hypothesis.strategies as st
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from numpy.typing import NDArray
 
-from state_service.statistics import medians_by_owner, summarise
+from state_service.statistics import Summary, medians_by_owner, summarise
 
 LARGEST = 1.7976931348623157e308
 SMALLEST = 5e-324
@@ -26,25 +27,32 @@ def _columns(scores: list[float]) -> tuple[NDArray[np.float64], NDArray[np.float
     return np.arange(len(scores), dtype=np.float64), np.array(scores, np.float64)
 
 
+def _described(scores: list[float], quantiles: Sequence[float] = ()) -> Summary:
+    """Describe scores of which some lie in two ascending runs and the others anywhere."""
+    third = len(scores) // 3
+    runs = [np.sort(part) for part in (scores[:third], scores[third : 2 * third]) if len(part)]
+    return summarise(runs, np.array(scores[2 * third :], np.float64), 7.0, quantiles)
+
+
 @given(st.lists(ordinary, min_size=1, max_size=50))
 def test_the_median_is_the_standard_librarys(scores: list[float]) -> None:
-    assert summarise(*_columns(scores), ()).median == statistics.median(scores)
+    assert _described(scores).median == statistics.median(scores)
 
 
 @given(st.lists(ordinary, min_size=1, max_size=50), fractions_of_one)
 def test_quantiles_are_numpys_linear_ones(scores: list[float], quantiles: list[float]) -> None:
     expected = np.quantile(scores, quantiles, method="linear").tolist()
-    assert summarise(*_columns(scores), quantiles).quantiles == tuple(expected)
+    assert _described(scores, quantiles).quantiles == tuple(expected)
 
 
 @given(st.lists(any_finite, min_size=1, max_size=50))
 def test_every_statistic_of_finite_scores_is_finite_and_in_their_range(
     scores: list[float],
 ) -> None:
-    summary = summarise(*_columns(scores), (0.0, 0.25, 0.5, 1.0))
+    summary = _described(scores, (0.0, 0.25, 0.5, 1.0))
     low, high = min(scores), max(scores)
     assert (summary.count, summary.min, summary.max) == (len(scores), low, high)
-    assert summary.newest_timestamp == len(scores) - 1
+    assert summary.newest_timestamp == 7.0
     assert summary.median is not None
     assert low <= summary.median <= high
     assert summary.mean is not None
@@ -55,7 +63,7 @@ def test_every_statistic_of_finite_scores_is_finite_and_in_their_range(
 @given(st.lists(any_finite, min_size=1, max_size=50))
 def test_the_mean_is_the_exact_one_but_for_rounding(scores: list[float]) -> None:
     exact = sum(map(Fraction, scores), start=Fraction(0)) / len(scores)
-    mean = summarise(*_columns(scores), ()).mean
+    mean = _described(scores).mean
     assert mean is not None
     largest = max(abs(score) for score in scores)
     assert abs(Fraction(mean) - exact) <= Fraction(largest) / 10**12 + Fraction(SMALLEST)
@@ -79,25 +87,25 @@ def test_two_middle_scores_have_a_mean_even_where_their_sum_does_not_fit(
     scores: list[float], median: float
 ) -> None:
     timestamps, values = _columns(scores)
-    assert summarise(timestamps, values, ()).median == median
-    owners = np.zeros(len(scores), np.int64)
+    assert _described(scores).median == median
+    owners = np.zeros(len(scores), np.int32)
     assert medians_by_owner(owners, timestamps, values, 1)[0].tolist() == [median]
 
 
 def test_the_mean_of_sums_that_cancel_beyond_float64_is_finite() -> None:
     # numpy adds in eight lanes: one becomes +inf, the next one -inf, and their sum NaN.
     scores = [LARGEST, -LARGEST, *([0.0] * 6)] * 3
-    assert summarise(*_columns(scores), ()).mean == 0.0
+    assert _described(scores).mean == 0.0
 
 
 def test_quantiles_of_scores_further_apart_than_float64_are_finite() -> None:
-    summary = summarise(*_columns([-LARGEST, LARGEST]), (0.0, 0.25, 0.5, 0.75, 1.0))
+    summary = _described([-LARGEST, LARGEST], (0.0, 0.25, 0.5, 0.75, 1.0))
     expected = (-LARGEST, -LARGEST / 2, 0.0, LARGEST / 2, LARGEST)
     assert summary.quantiles == pytest.approx(expected, rel=1e-12)
 
 
 def test_nothing_has_no_statistics() -> None:
-    summary = summarise(*_columns([]), (0.5, 1.0))
+    summary = summarise([], np.empty(0), None, (0.5, 1.0))
     assert summary.count == 0
     assert (summary.min, summary.max, summary.mean, summary.median) == (None,) * 4
     assert summary.quantiles == (None, None)
@@ -108,7 +116,7 @@ def test_nothing_has_no_statistics() -> None:
 @given(st.lists(st.tuples(st.integers(0, 5), ordinary), max_size=60))
 def test_many_users_medians_are_each_ones(events: list[tuple[int, float]]) -> None:
     timestamps, scores = _columns([score for _, score in events])
-    owners = np.array([owner for owner, _ in events], np.int64)
+    owners = np.array([owner for owner, _ in events], np.int32)
     columns = medians_by_owner(owners, timestamps, scores, 7)
     for owner, (median, count, newest) in enumerate(
         zip(*(column.tolist() for column in columns), strict=True)

@@ -1,20 +1,32 @@
 """The window engine against an oracle that is too simple to be wrong, under random use."""
 
+import dataclasses
 import itertools
 import math
 import statistics
 import zlib
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from state_service.errors import HistoryError
 from state_service.snapshot import decode_segment, encode_segment
 from state_service.windows import ACCEPTED, FUTURE, LATE, WindowRules, Windows
+
+if TYPE_CHECKING:
+    from state_service.merging import Work
+    from state_service.questions import Question
+    from state_service.statistics import Summary
 
 WINDOW, AHEAD, HISTORY = 10.0, 4.0, 3.0
 USERS = ["ann", "bob", "c/c", "ден"]
@@ -54,6 +66,10 @@ class _Machine(RuleBasedStateMachine):
         self.now = 1000.0
         self.newest = -math.inf
         self.accepted: list[tuple[str, float, float]] = []
+        # What some `expire` could drop; only a clock set back brings it into a window again.
+        self.doubtful: list[tuple[str, float, float]] = []
+        self.works: list[Work] = []
+        self.questions: list[tuple[Question, Summary]] = []
 
     # --- the oracle ---------------------------------------------------------------------------
 
@@ -66,29 +82,55 @@ class _Machine(RuleBasedStateMachine):
         oldest = (self.now if self.clock == "wall" else newest) - WINDOW
         return [FUTURE if t > bound else LATE if t < oldest else ACCEPTED for t in timestamps]
 
-    def held(self, user: str, low: float, high: float) -> list[tuple[float, float]]:
-        return [(t, score) for name, t, score in self.accepted if name == user and low <= t <= high]
-
     def bounds(self, length: float | None, at: float | None) -> tuple[float, float] | None:
         """Return the interval asked for, None when it reaches too far back."""
         end = self.reference() if at is None else at
         low = end - (WINDOW if length is None else length)
         return None if low < self.reference() - WINDOW - HISTORY else (low, end + AHEAD)
 
+    def held(self, user: str, low: float, high: float) -> list[tuple[float, float]]:
+        return [(t, score) for name, t, score in self.accepted if name == user and low <= t <= high]
+
+    def is_certain(self, user: str, low: float, high: float) -> bool:
+        """Whether nothing asked for has once been out of reach, and may be gone or not."""
+        return not any(name == user and low <= t <= high for name, t, _ in self.doubtful)
+
+    def assert_median(self, user: str, bounds: tuple[float, float], *got: float | None) -> None:
+        """Compare (median, count, newest timestamp)."""
+        if not self.is_certain(user, *bounds):
+            return
+        held = self.held(user, *bounds)
+        median, count, newest = got
+        assert count == len(held)
+        if held:
+            assert median == statistics.median(score for _, score in held)
+            assert newest == max(timestamp for timestamp, _ in held)
+        else:
+            assert median is None or math.isnan(median)
+            assert newest is None or math.isnan(newest)
+
     # --- what may happen ----------------------------------------------------------------------
 
-    @rule(batch=st.lists(events, max_size=20))
-    def ingest(self, batch: list[tuple[str, float, float]]) -> None:
-        timestamps = [self.now + offset for _, offset, _ in batch]
-        expected = self.verdicts(timestamps)
-        got = self.windows.ingest(
-            [user for user, _, _ in batch],
-            np.array(timestamps, np.float64),
-            np.array([score for _, _, score in batch], np.float64),
-            self.now,
-        )
-        assert got.tolist() == expected
-        for (user, _, score), timestamp, verdict in zip(batch, timestamps, expected, strict=True):
+    @rule(batch=st.lists(events, max_size=20), in_two_steps=st.booleans())
+    def ingest(self, batch: list[tuple[str, float, float]], in_two_steps: bool) -> None:
+        names = [user for user, _, _ in batch]
+        timestamps = np.array([self.now + offset for _, offset, _ in batch], np.float64)
+        scores = np.array([score for _, _, score in batch], np.float64)
+        expected = self.verdicts(timestamps.tolist())
+        if in_two_steps:
+            verdicts, accepted = self.windows.judge(names, timestamps, self.now)
+            self.windows.check()
+            kept = verdicts == ACCEPTED
+            assert accepted == kept.sum()
+            self.windows.append(
+                list(itertools.compress(names, kept)), timestamps[kept], scores[kept]
+            )
+        else:
+            verdicts = self.windows.ingest(names, timestamps, scores, self.now)
+        assert verdicts.tolist() == expected
+        for user, timestamp, score, verdict in zip(
+            names, timestamps.tolist(), scores.tolist(), expected, strict=True
+        ):
             if verdict == ACCEPTED:
                 self.accepted.append((user, timestamp, score))
                 self.newest = max(self.newest, timestamp)
@@ -97,17 +139,67 @@ class _Machine(RuleBasedStateMachine):
     def advance(self, seconds: float) -> None:
         self.now += seconds
 
+    @rule(seconds=st.sampled_from([0.5, 5.0, 40.0, 1000.0]), back=st.booleans())
+    def jump(self, seconds: float, back: bool) -> None:
+        self.now += -seconds if back else seconds
+
     @rule()
     def seal(self) -> None:
         self.windows.seal()
 
     @rule()
+    def freeze(self) -> None:
+        self.windows.freeze()
+
+    @rule()
+    def take_work(self) -> None:
+        work = self.windows.next_work()
+        if work is not None:
+            self.works.append(work)
+
+    @precondition(lambda self: self.works)
+    @rule(data=st.data(), fails=st.booleans())
+    def finish_some_work(self, data: st.DataObject, fails: bool) -> None:
+        work = self.works.pop(data.draw(st.integers(0, len(self.works) - 1)))
+        if fails:
+            self.windows.abandon(work)
+        else:
+            self.windows.finish(work, work.run())
+
+    @rule()
+    def finish_all_work(self) -> None:
+        while (work := self.windows.next_work()) is not None:
+            self.works.append(work)
+        while self.works:
+            work = self.works.pop()
+            self.windows.finish(work, work.run())
+
+    @rule()
     def expire(self) -> None:
         self.windows.expire(self.now)
+        horizon = self.reference() - WINDOW - HISTORY
+        self.doubtful += [event for event in self.accepted if event[1] < horizon]
+        self.accepted = [event for event in self.accepted if event[1] >= horizon]
+
+    @rule(user=users)
+    def forget(self, user: str) -> None:
+        known = sum(name == user for name, _, _ in self.accepted)
+        doubtful = sum(name == user for name, _, _ in self.doubtful)
+        assert known <= self.windows.forget(user) <= known + doubtful
+        self.accepted = [event for event in self.accepted if event[0] != user]
+        self.doubtful = [event for event in self.doubtful if event[0] != user]
+        assert self.windows.forget(user) == 0
 
     @rule()
     def restart(self) -> None:
+        self.works.clear()
         self.windows = _restarted(self.windows)
+        # Whoever had the newest event may have been forgotten.
+        assert self.windows.newest_timestamp <= self.newest
+        self.newest = self.windows.newest_timestamp
+        assert all(timestamp <= self.newest for _, timestamp, _ in self.accepted)
+
+    # --- what may be asked --------------------------------------------------------------------
 
     @rule(user=st.one_of(users, st.just("nobody")), length=lengths, offset=moments)
     def ask_one(self, user: str, length: float | None, offset: float | None) -> None:
@@ -117,17 +209,18 @@ class _Machine(RuleBasedStateMachine):
             with pytest.raises(HistoryError):
                 self.windows.summary(user, self.now, length, at, QUANTILES)
             return
-        held = self.held(user, *bounds)
         got = self.windows.summary(user, self.now, length, at, QUANTILES)
-        assert got.count == len(held)
-        if not held:
-            assert (got.median, got.min, got.max, got.mean, got.newest_timestamp) == (None,) * 5
+        self.assert_median(user, bounds, got.median, got.count, got.newest_timestamp)
+        short = self.windows.median_question(user, self.now, length, at).answer()
+        assert short == dataclasses.replace(got, mean=None, quantiles=())
+        if not self.is_certain(user, *bounds):
+            return
+        values = [score for _, score in self.held(user, *bounds)]
+        if not values:
+            assert (got.min, got.max, got.mean) == (None,) * 3
             assert got.quantiles == (None,) * len(QUANTILES)
             return
-        values = [score for _, score in held]
-        assert got.median == statistics.median(values)
         assert (got.min, got.max) == (min(values), max(values))
-        assert got.newest_timestamp == max(timestamp for timestamp, _ in held)
         assert got.quantiles == tuple(np.quantile(values, QUANTILES, method="linear").tolist())
         assert got.mean == pytest.approx(
             math.fsum(values) / len(values), rel=1e-12, abs=1e-12 * max(map(abs, values))
@@ -146,15 +239,40 @@ class _Machine(RuleBasedStateMachine):
                 self.windows.medians(asked, self.now, length, at)
             return
         columns = [column.tolist() for column in self.windows.medians(asked, self.now, length, at)]
-        for user, median, count, newest in zip(asked, *columns, strict=True):
-            held = self.held(user, *bounds)
-            assert count == len(held)
-            if held:
-                assert median == statistics.median(score for _, score in held)
-                assert newest == max(timestamp for timestamp, _ in held)
-            else:
-                assert math.isnan(median)
-                assert math.isnan(newest)
+        for user, *answer in zip(asked, *columns, strict=True):
+            self.assert_median(user, bounds, *answer)
+
+    @rule(length=lengths, k=st.integers(1, 5), by=st.sampled_from(["median", "count"]))
+    def ask_everybody(self, length: float | None, k: int, by: Literal["median", "count"]) -> None:
+        bounds = self.bounds(length, None)
+        assert bounds is not None
+        got = self.windows.all_medians_question(self.now, length).answer()
+        columns = [column.tolist() for column in got.columns]
+        answers = dict(zip(got.user_ids, zip(*columns, strict=True), strict=True))
+        for user in USERS:
+            self.assert_median(user, bounds, *answers.get(user, (None, 0, None)))
+        top = self.windows.top_question(k, by, self.now, length).answer()
+        key = 0 if by == "median" else 1
+        ranked = sorted(answers, key=lambda user: (-answers[user][key], user))[:k]
+        assert top.user_ids == ranked
+        assert [*zip(*(column.tolist() for column in top.columns), strict=True)] == [
+            answers[user] for user in ranked
+        ]
+
+    @rule(user=users, length=lengths)
+    def take_a_question_down(self, user: str, length: float | None) -> None:
+        """To be answered as of now, later."""
+        question = self.windows.question(user, self.now, length, None, QUANTILES)
+        assert question.size >= question.answer().count
+        self.questions.append((question, question.answer()))
+
+    @precondition(lambda self: self.questions)
+    @rule()
+    def answer_what_was_taken_down(self) -> None:
+        for question, then in self.questions:
+            now = question.answer()
+            assert now == then
+        self.questions.clear()
 
     # --- what always holds --------------------------------------------------------------------
 
@@ -178,7 +296,7 @@ class _EventMachine(_Machine):
     clock = "event"
 
 
-_SETTINGS = settings(max_examples=50, stateful_step_count=30, deadline=None)
+_SETTINGS = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
 def test_windows_answer_as_the_oracle_does_under_the_wall_clock() -> None:

@@ -1,0 +1,67 @@
+"""Background work, and which segments to merge when. Pure.
+
+Why merge: a question looks into every segment, so their number is what it costs. Why not merge
+all: a segment is dropped whole when its newest event leaves the window, so one that spans much
+time keeps much that has expired. Hence time is cut into cells, a 32nd of the window each, and
+only segments whose newest events lie in the same cell are merged: a window is then 33 segments,
+give or take the young ones, and holds 3 % of what has expired at most.
+
+Why not merge at once: each merge writes every event again. Within the cell that events arrive in,
+segments wait until there are eight; once a later cell has begun, they become one. What arrives
+later still joins when it amounts to an eighth of the largest. So an event is merged once or
+twice, and O(log n) times at worst.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from state_service.memtable import PendingRun
+from state_service.segment import Segment
+
+CELLS_A_WINDOW = 32
+_FAN_IN = 8
+_RATIO = 8
+_MAX_EVENTS = 1 << 19  # bounds what one merge takes, whatever the traffic
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """Make one segment of some immutable runs. `run` is pure: any thread may call it."""
+
+    number: int
+    inputs: tuple[PendingRun | Segment, ...]
+
+    def run(self) -> Segment:
+        """Return the segment. O(events); numpy lets other threads run meanwhile."""
+        columns = [part.columns() for part in self.inputs]
+        if len(columns) == 1:
+            return Segment.build(self.number, *columns[0])
+        slots, timestamps, scores = map(np.concatenate, zip(*columns, strict=True))
+        return Segment.build(self.number, slots, timestamps, scores)
+
+
+def choose(
+    segments: Sequence[Segment], newest_timestamp: float, cell_seconds: float
+) -> tuple[Segment, ...]:
+    """Return segments worth merging into one, none when there are none. O(segments log segments).
+
+    `newest_timestamp` tells which cells are past: those before its own.
+    """
+    cells: defaultdict[float, list[Segment]] = defaultdict(list)
+    for segment in segments:
+        if len(segment) < _MAX_EVENTS:
+            cells[segment.max_timestamp // cell_seconds].append(segment)
+    present = newest_timestamp // cell_seconds
+    for cell, members in cells.items():
+        members.sort(key=len)
+        total = sum(map(len, members))
+        while members and (
+            total > _MAX_EVENTS or len(members[-1]) > _RATIO * (total - len(members[-1]))
+        ):
+            total -= len(members.pop())
+        if len(members) >= (2 if cell < present else _FAN_IN):
+            return tuple(members)
+    return ()
