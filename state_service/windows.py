@@ -65,6 +65,66 @@ class MedianColumns(NamedTuple):
     newest: NDArray[np.float64]
 
 
+# --- interface stub: replaced by the engine's own -------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What would become of each event: int8 [n]."""
+
+    verdicts: NDArray[np.int8]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Nothing yet: the memtable is sealed at once."""
+
+    def run(self) -> Segment:
+        """Return the sorted segment."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One user's window, collected."""
+
+    timestamps: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    quantiles: Sequence[float]
+
+    @property
+    def size(self) -> int:
+        """Scores to look at."""
+        return len(self.scores)
+
+    def answer(self) -> Summary:
+        """Return the statistics."""
+        return summarise(self.timestamps, self.scores, self.quantiles)
+
+
+@dataclass(frozen=True, slots=True)
+class MediansQuestion:
+    """Many users' windows, collected."""
+
+    owners: NDArray[np.int64]
+    timestamps: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    back: NDArray[np.intp]
+    owner_count: int
+
+    @property
+    def size(self) -> int:
+        """Scores to look at."""
+        return len(self.scores)
+
+    def answer(self) -> MedianColumns:
+        """Return the medians."""
+        medians, counts, newest = medians_by_owner(
+            self.owners, self.timestamps, self.scores, self.owner_count
+        )
+        return MedianColumns(medians[self.back], counts[self.back], newest[self.back])
+
+
 class Windows:
     """All users' windows. Not thread-safe: one owner, one thread."""
 
@@ -122,6 +182,15 @@ class Windows:
         All or nothing: raises `CapacityError` before anything has changed. O(n), and now and
         then a seal.
         """
+        verdicts = self.judge(user_ids, timestamps, now).verdicts
+        kept = verdicts == ACCEPTED
+        self.append(list(compress(user_ids, kept)), timestamps[kept], scores[kept])
+        return verdicts
+
+    def judge(
+        self, user_ids: Sequence[str], timestamps: NDArray[np.float64], now: float
+    ) -> Judgement:
+        """Tell what would become of events; raises `CapacityError`; changes nothing."""
         verdicts = np.zeros(len(user_ids), np.int8)
         verdicts[timestamps > now + self.rules.max_future_seconds] = FUTURE
         newest = float(timestamps.max(initial=self.newest_timestamp, where=verdicts == ACCEPTED))
@@ -130,10 +199,29 @@ class Windows:
         kept = verdicts == ACCEPTED
         kept_ids = list(compress(user_ids, kept))
         self._check_room(kept_ids)
-        if kept_ids:
-            self.newest_timestamp = newest
-            self._append(self._intern(kept_ids), timestamps[kept], scores[kept])
-        return verdicts
+        return Judgement(verdicts)
+
+    def append(
+        self,
+        user_ids: Sequence[str],
+        timestamps: NDArray[np.float64],
+        scores: NDArray[np.float64],
+    ) -> None:
+        """Take events that have been judged ACCEPTED; never refuses."""
+        if user_ids:
+            self.newest_timestamp = max(self.newest_timestamp, float(timestamps.max()))
+            self._append(self._intern(user_ids), timestamps, scores)
+
+    def freeze(self) -> None:
+        """Close the memtable."""
+        self.seal()
+
+    def next_work(self) -> Work | None:
+        """Return the next piece of background work."""
+        return None
+
+    def finish(self, work: Work, segment: Segment) -> None:
+        """Swap in the result of a piece of work."""
 
     def expire(self, now: float) -> None:
         """Drop what no question can reach any more. O(segments + users dropped)."""
@@ -198,10 +286,21 @@ class Windows:
         Raises `HistoryError` when `at` reaches further back than scores are kept.
         O(segments log users + the user's scores).
         """
+        return self.question(user_id, now, window_seconds, at, quantiles).answer()
+
+    def question(
+        self,
+        user_id: str,
+        now: float,
+        window_seconds: float | None = None,
+        at: float | None = None,
+        quantiles: Sequence[float] = (),
+    ) -> Question:
+        """Collect what `summary` needs; the answer may be computed anywhere."""
         low, high = self._bounds(now, window_seconds, at)
         slot = self._slot_of.get(user_id)
         if slot is None:
-            return summarise(_NO_FLOATS, _NO_FLOATS, quantiles)
+            return Question(_NO_FLOATS, _NO_FLOATS, quantiles)
         mine = self._slots[: self._fill] == slot
         timestamps = [self._timestamps[: self._fill][mine]]
         scores = [self._scores[: self._fill][mine]]
@@ -213,7 +312,7 @@ class Windows:
             scores.append(segment.scores[run])
         all_timestamps = np.concatenate(timestamps)
         inside = (all_timestamps >= low) & (all_timestamps <= high)
-        return summarise(all_timestamps[inside], np.concatenate(scores)[inside], quantiles)
+        return Question(all_timestamps[inside], np.concatenate(scores)[inside], quantiles)
 
     def medians(
         self,
@@ -227,9 +326,20 @@ class Windows:
         Raises `HistoryError` as `summary` does. Vectorised over users: O(segments · users log
         users + n log n) for n scores of theirs.
         """
+        return self.medians_question(user_ids, now, window_seconds, at).answer()
+
+    def medians_question(
+        self,
+        user_ids: Sequence[str],
+        now: float,
+        window_seconds: float | None = None,
+        at: float | None = None,
+    ) -> MediansQuestion:
+        """Collect what `medians` needs; the answer may be computed anywhere."""
         low, high = self._bounds(now, window_seconds, at)
         if not user_ids:
-            return MedianColumns(_NO_FLOATS, np.empty(0, np.int64), _NO_FLOATS)
+            no_integers = np.empty(0, np.int64)
+            return MediansQuestion(no_integers, _NO_FLOATS, _NO_FLOATS, no_integers, 0)
         asked = np.array([self._slot_of.get(user_id, -1) for user_id in user_ids], np.int32)
         # Each user once, however often asked for; -1 is nobody's slot and finds nothing.
         slots, back = np.unique(asked, return_inverse=True)
@@ -242,10 +352,7 @@ class Windows:
             parts.append((owners, segment.timestamps[positions], segment.scores[positions]))
         owners, timestamps, scores = map(np.concatenate, zip(*parts, strict=True))
         inside = (timestamps >= low) & (timestamps <= high)
-        medians, counts, newest = medians_by_owner(
-            owners[inside], timestamps[inside], scores[inside], len(slots)
-        )
-        return MedianColumns(medians[back], counts[back], newest[back])
+        return MediansQuestion(owners[inside], timestamps[inside], scores[inside], back, len(slots))
 
     # --- inside -------------------------------------------------------------------------------
 
