@@ -28,8 +28,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         int, Meta(ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     ] = 8090
     database: Annotated[
-        str, Meta(description="SQLite file for snapshots; its folder is created")
+        str, Meta(description="SQLite file for journal and snapshots; its folder is created")
     ] = "var/state.db"
+    durability: Annotated[
+        Literal["journal", "full", "snapshot"],
+        Meta(
+            description="what an acknowledged event survives: kill -9, power loss as well, or "
+            "neither until the next snapshot"
+        ),
+    ] = "journal"
     window_seconds: Annotated[
         float, Meta(gt=0, le=_WEEK, description="length of every user's window")
     ] = 300.0
@@ -48,7 +55,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = "wall"
     snapshot_interval_seconds: Annotated[
         float,
-        Meta(gt=0, le=_WEEK, description="time between snapshots: what a kill -9 may lose at most"),
+        Meta(
+            gt=0, le=_WEEK, description="time between snapshots: bounds the journal and a restart"
+        ),
     ] = 5.0
     body_timeout_seconds: Annotated[
         float, Meta(gt=0, le=_WEEK, description="time a client has to send its body")

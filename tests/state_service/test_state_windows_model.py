@@ -3,7 +3,6 @@
 import itertools
 import math
 import statistics
-import zlib
 from typing import ClassVar, Literal
 
 import hypothesis.strategies as st
@@ -13,7 +12,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from state_service.errors import HistoryError
-from state_service.snapshot import decode_segment, encode_segment
+from state_service.formats import checksum, decode_segment_block, encode_segment, join_blocks
 from state_service.windows import ACCEPTED, FUTURE, LATE, WindowRules, Windows
 
 WINDOW, AHEAD, HISTORY = 10.0, 4.0, 3.0
@@ -36,10 +35,10 @@ def _restarted(windows: Windows) -> Windows:
     windows.seal()
     fresh = Windows(windows.rules)
     for segment in windows.segments:
-        payload = encode_segment(segment, windows.user_ids(segment))
-        stored = decode_segment(segment.number, payload, zlib.crc32(payload))
+        payloads = encode_segment(segment, windows.user_ids(segment), block_rows=3)
+        stored = join_blocks([decode_segment_block(p, checksum(p)) for p in payloads])
         fresh.restore(
-            stored.number, stored.user_ids, stored.counts, stored.timestamps, stored.scores
+            segment.number, stored.user_ids, stored.counts, stored.timestamps, stored.scores
         )
     return fresh
 
