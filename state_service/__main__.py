@@ -1,4 +1,7 @@
-"""`python -m state_service`: serve until SIGTERM or Ctrl-C, then snapshot and leave."""
+"""`python -m state_service`: serve until SIGTERM or Ctrl-C, then snapshot and leave.
+
+With `check`, `dump` or `backup` as its first word it looks at a database instead: see `commands`.
+"""
 
 import asyncio
 import logging
@@ -11,6 +14,7 @@ from aiohttp import web
 
 from state_service.app import create_app
 from state_service.app_keys import BACKGROUND
+from state_service.commands import COMMANDS, run_command
 from state_service.errors import StorageError
 from state_service.settings import Settings, SettingsError, load_settings
 
@@ -19,8 +23,10 @@ _SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for requests in flight; the last snapshot com
 
 def main() -> None:
     """Run the command line."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        sys.exit(run_command(sys.argv[1:]))
     try:
-        settings = load_settings(sys.argv[1:], os.environ)
+        settings = load_settings(sys.argv[1:], os.environ, COMMANDS)
         _configure_logging(settings.log_level)
         asyncio.run(_serve(settings))
     except (SettingsError, StorageError) as error:
