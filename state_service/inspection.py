@@ -140,7 +140,7 @@ class _Inspector:
                     f"{name}, block {block}: it is in {self._owner_of[block]} as well"
                 )
             row = self._query(
-                "SELECT payload, crc32 FROM block WHERE number = ?", (block,)
+                "SELECT CAST(payload AS BLOB), crc32 FROM block WHERE number = ?", (block,)
             ).fetchone()
             if row is not None:
                 yield block, row
@@ -172,7 +172,7 @@ def _uncovered(
     execute: Callable[[str], Iterable[Any]],
 ) -> Iterator[tuple[int, Group | None, str]]:
     query = (
-        "SELECT sequence, payload, crc32 FROM journal "
+        "SELECT sequence, CAST(payload AS BLOB), crc32 FROM journal "
         "WHERE sequence > coalesce((SELECT max(sequence) FROM covered), 0) ORDER BY sequence"
     )
     for sequence, payload, crc32 in execute(query):
@@ -190,8 +190,9 @@ def stored_events(path: Path, problems: list[str]) -> Iterator[tuple[list[str], 
     with opened(path) as connection:
         try:
             query = (
-                "SELECT block.number, payload, crc32 FROM segment JOIN block ON block.number "
-                "BETWEEN first_block AND first_block + blocks - 1 ORDER BY segment.number, 1"
+                "SELECT block.number, CAST(payload AS BLOB), crc32 FROM segment "
+                "JOIN block ON block.number BETWEEN first_block AND first_block + blocks - 1 "
+                "ORDER BY segment.number, block.number"
             )
             for block, payload, crc32 in connection.execute(query):
                 try:

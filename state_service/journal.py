@@ -70,7 +70,7 @@ class Journal:
     async def uncovered(self) -> AsyncIterator[JournalRow]:
         """Read back, in order, the rows that no snapshot covers."""
         query = (
-            "SELECT sequence, crc32, payload FROM journal WHERE sequence > ? "
+            "SELECT sequence, crc32, CAST(payload AS BLOB) FROM journal WHERE sequence > ? "
             "ORDER BY sequence LIMIT ?"
         )
         after = self._covered

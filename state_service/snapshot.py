@@ -64,8 +64,8 @@ class SnapshotStore:
         next_block: int,
     ) -> None:
         self._store = store
-        self._written = segments  # blocks by segment number; in the catalogue or soon
-        self._catalogue = set(segments)
+        self._catalogue = segments  # blocks by segment number
+        self._written = dict(segments)  # the same, of segments that a commit could name
         self._key_sets = key_sets
         self._garbage = deque(garbage)
         self._next_block = next_block
@@ -98,7 +98,10 @@ class SnapshotStore:
         return sorted(self._catalogue)
 
     async def load_segment(self, number: int) -> tuple[StoredSegment | None, list[DamagedBlock]]:
-        """Read one segment back without its damaged blocks; None when nothing is left of it."""
+        """Read one segment back without its damaged blocks; None when nothing is left of it.
+
+        Then its number may be given to another segment.
+        """
         blocks: list[StoredSegment] = []
         damaged: list[DamagedBlock] = []
         for block, crc32, payload in await self._read(self._written[number], damaged):
@@ -106,7 +109,10 @@ class SnapshotStore:
                 blocks.append(decode_segment_block(payload, crc32))
             except DamagedError as error:
                 damaged.append(DamagedBlock(block, str(error)))
-        return (join_blocks(blocks) if blocks else None), damaged
+        if blocks:
+            return join_blocks(blocks), damaged
+        del self._written[number]
+        return None, damaged
 
     async def load_keys(self, horizon: float) -> tuple[list[SeenKey], list[DamagedBlock]]:
         """Read back the batch keys seen at or after `horizon`, oldest first."""
@@ -128,7 +134,8 @@ class SnapshotStore:
         """Return the rows of a range of blocks; one neither there nor put aside is damage too."""
         between = (blocks.start, blocks.stop - 1)
         rows = await self._store.read(
-            "SELECT number, crc32, payload FROM block WHERE number BETWEEN ? AND ? ORDER BY number",
+            "SELECT number, crc32, CAST(payload AS BLOB) FROM block "
+            "WHERE number BETWEEN ? AND ? ORDER BY number",
             *between,
         )
         if len(rows) < len(blocks):
@@ -180,16 +187,17 @@ class SnapshotStore:
         Key sets whose newest key was seen before `keys_horizon` go; journal rows up to `covered`
         are in it. All of it or nothing. Raises `aiosqlite.Error`.
         """
+        named = {number: self._written[number] for number in live}
         new = [
-            (number, self._written[number].start, len(self._written[number]))
-            for number in live
-            if number not in self._catalogue
+            (number, blocks.start, len(blocks))
+            for number, blocks in named.items()
+            if self._catalogue.get(number) != blocks
         ]
-        gone = self._catalogue.difference(live)
+        gone = self._catalogue.keys() - named.keys()
         old_sets = [old for old in self._key_sets if old.newest_seen_at < keys_horizon]
         try:
             async with self._store.transaction() as connection:
-                await connection.executemany("INSERT INTO segment VALUES (?, ?, ?)", new)
+                await connection.executemany("INSERT OR REPLACE INTO segment VALUES (?, ?, ?)", new)
                 await connection.executemany(
                     "DELETE FROM segment WHERE number = ?", [(number,) for number in gone]
                 )
@@ -205,9 +213,9 @@ class SnapshotStore:
         except BaseException:
             self._garbage.extend(keys.blocks if keys else ())
             raise
-        self._catalogue = set(live)
-        for number in self._written.keys() - self._catalogue:
-            self._garbage.extend(self._written.pop(number))
+        for blocks in {*self._catalogue.values(), *self._written.values()} - {*named.values()}:
+            self._garbage.extend(blocks)
+        self._catalogue, self._written = named, dict(named)
         for old in old_sets:
             self._garbage.extend(old.blocks)
         kept = [key_set for key_set in self._key_sets if key_set not in old_sets]

@@ -124,12 +124,13 @@ def test_no_damaged_byte_goes_unnoticed(kind: str) -> None:
 def test_columns_that_disagree_are_refused_even_with_a_right_checksum(kind: str) -> None:
     """A reader that believes a length gives wrong medians at full speed."""
     payload, decode = _records()[kind]
-    fields = msgspec.msgpack.decode(payload)
+    fields: list[Any] = msgspec.msgpack.decode(payload)
     wrong = []
     for place, value in enumerate(fields):
         if isinstance(value, (bytes, list)):
             size = 8 if isinstance(value, bytes) else 1
-            shorter, longer = value[:-size], value + value[-size:]
+            end: Any = value[-size:]
+            shorter, longer = value[:-size], value + end
             wrong += [[*fields[:place], other, *fields[place + 1 :]] for other in (shorter, longer)]
             wrong.append([*fields[:place], value[:-1], *fields[place + 1 :]])
         wrong.append([*fields[:place], None, *fields[place + 1 :]])
@@ -225,7 +226,7 @@ async def test_a_real_file_can_be_read_by_its_description_alone(tmp_path: Path) 
                     events += [(user, score) for score in scores[:size]]
                     assert scores[:size] == sorted(scores[:size])
                     del scores[:size]
-        keys = {}
+        keys: dict[str, tuple[int, ...]] = {}
         for first, count, _ in execute("SELECT * FROM key_set").fetchall():
             for number in range(first, first + count):
                 reader = _ByTheBook(blocks[number][1])

@@ -1,5 +1,6 @@
 """When the disk is damaged, foreign or full: say so, lose nothing more, mend by itself."""
 
+import resource
 import signal
 import sqlite3
 import time
@@ -51,6 +52,68 @@ async def test_a_damaged_segment_is_put_aside_and_the_rest_is_served(tmp_path: P
             assert database.execute("SELECT number FROM quarantine").fetchall() == [(3,)]
             database.execute("DELETE FROM segment WHERE number > 3")
             database.commit()
+
+
+async def test_a_damaged_journal_row_is_put_aside_and_the_rest_is_served(tmp_path: Path) -> None:
+    async with launched(tmp_path, "--snapshot-interval-seconds", "3600") as process:
+        for user in ("ann", "bob", "cid"):
+            await process.record(batch(user, [user], [0.5]))
+        await process.stop(signal.SIGKILL)
+    _run(tmp_path, "UPDATE journal SET payload = payload || x'00' WHERE sequence = 2")
+    for damaged in (1, 0):  # once found, it is not found again
+        async with launched(tmp_path, "--snapshot-interval-seconds", "3600") as process:
+            restore = (await process.get("/stats"))["restore"]
+            assert restore["damaged_journal_rows"] == damaged
+            assert restore["journal_rows_done"] == 2 + damaged
+            metrics = (await process.ask("GET", "/metrics")).text
+            assert f'damaged_records{{record="journal"}} {damaged}.0' in metrics
+            asked = await process.post("/medians", {"user_ids": ["ann", "bob", "cid"]})
+            assert [item["median"] for item in asked["items"]] == [0.5, None, 0.5]
+            # What was lost with the row, and its key, may be sent again.
+            if not damaged:
+                assert (await process.record(batch("bob", ["bob"], [0.5])))["accepted"] == 1
+            await process.stop(signal.SIGKILL)
+    async with launched(tmp_path) as process:
+        assert (await process.get("/users/bob/median"))["median"] == 0.5
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        rows = database.execute("SELECT record, number FROM quarantine").fetchall()
+    assert rows == [("journal", 2)]
+
+
+async def test_a_disk_that_really_fills_up_refuses_events_and_serves_the_rest(
+    tmp_path: Path,
+) -> None:
+    """The kernel refuses to let any file grow beyond a limit, and then lifts it."""
+    async with launched(tmp_path, "--snapshot-interval-seconds", "0.05") as process:
+        pid = process.process.pid
+        taken = 0
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+        refused = 0
+        for number in range(200):
+            body = {"batches": [batch(f"k{number}", ["ann"] * 1000, [number / 7] * 1000)]}
+            answer = await process.ask("POST", "/scores", json=body)
+            if answer.status == 503:
+                assert answer.body["code"] == "not_durable"
+                assert "Retry-After" in answer.headers
+                refused += 1
+            else:
+                taken += 1
+            assert (await process.get("/users/ann/median"))["count"] == 1000 * taken
+        assert taken > 0
+        assert refused > 0
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, unlimited)
+        await process.ready()
+        for number in range(200):
+            answer = await process.record(batch(f"k{number}", ["ann"] * 1000, [number / 7] * 1000))
+            taken += answer["accepted"] // 1000
+        assert taken == 200
+        before = await process.get("/users/ann/stats?q=0.25")
+        await process.stop(signal.SIGKILL)
+    async with launched(tmp_path) as process:
+        after = await process.get("/users/ann/stats?q=0.25")
+        assert after | {"mean": 0} == before | {"mean": 0}  # whose last bit depends on the order
+        assert after["count"] == 200_000
 
 
 async def test_a_snapshot_that_fails_keeps_everything_for_the_next_one(tmp_path: Path) -> None:
