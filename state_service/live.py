@@ -7,8 +7,8 @@ The rules
 2. `sequence` is the last group applied. It, the windows and the keys always belong together.
 3. Whoever needs them to stand still across an await holds `changing`: the recorder while it judges
    and while it applies, a snapshot while it closes the memtable and takes the segments.
-4. Sorting and merging run in threads, on arrays that nobody changes any more; `settle` is the only
-   place that hands such work out, and only one runs at a time.
+4. Sorting and merging run in threads, on arrays that nobody changes any more, one piece at a
+   time. A piece that is not brought to its end is taken back.
 """
 
 import asyncio
@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 
 from state_service.batch_keys import BatchKeys
 from state_service.formats import Group
+from state_service.merging import Work
+from state_service.segment import Segment
 from state_service.settings import Settings
 from state_service.windows import WindowRules, Windows
 
@@ -68,9 +70,32 @@ class LiveState:
 
     async def settle(self) -> None:
         """Sort and merge, in a thread, all that waits for it."""
-        async with self._settling:
-            while (work := self.windows.next_work()) is not None:
-                self.windows.finish(work, await asyncio.to_thread(work.run))
+        while True:
+            async with self._settling:
+                if (work := self.windows.next_work()) is None:
+                    return
+                await self._do(work)
+
+    async def seal(self) -> tuple[Segment, ...]:
+        """Close the memtable and sort what is not sorted; return the segments: all there is.
+
+        For whoever holds `changing`. Merging can wait.
+        """
+        self.windows.freeze()
+        while sum(map(len, self.windows.segments)) < self.windows.live_events:
+            async with self._settling:
+                work = self.windows.next_work()
+                assert work is not None, "what is not sorted is waiting to be"
+                await self._do(work)
+        return self.windows.segments
+
+    async def _do(self, work: Work) -> None:
+        try:
+            segment = await asyncio.to_thread(work.run)
+        except BaseException:  # or its events would never be in a segment, nor in a snapshot
+            self.windows.abandon(work)
+            raise
+        self.windows.finish(work, segment)
 
     async def keep_settled(self) -> None:
         """Settle whenever something has come in, until `close`."""

@@ -88,9 +88,7 @@ class Snapshotter:
         state, windows = self.state, self.state.windows
         async with state.changing:
             state.expire(now)
-            windows.freeze()
-            await state.settle()
-            segments = windows.segments
+            segments = await state.seal()
             new = [segment for segment in segments if not self.store.is_written(segment.number)]
             # In a thread because there may be many; nobody changes them while we hold the lock.
             user_ids = [await asyncio.to_thread(windows.user_ids, segment) for segment in new]

@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from state_service.errors import CapacityError, HistoryError
+from state_service.merging import Work
 from state_service.segment import Segment
 from state_service.statistics import Summary, medians_by_owner, summarise
 
@@ -73,15 +74,6 @@ class Judgement:
     """What would become of each event: int8 [n]."""
 
     verdicts: NDArray[np.int8]
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """Nothing yet: the memtable is sealed at once."""
-
-    def run(self) -> Segment:
-        """Return the sorted segment."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +214,9 @@ class Windows:
 
     def finish(self, work: Work, segment: Segment) -> None:
         """Swap in the result of a piece of work."""
+
+    def abandon(self, work: Work) -> None:
+        """Take a piece of work back undone."""
 
     def expire(self, now: float) -> None:
         """Drop what no question can reach any more. O(segments + users dropped)."""

@@ -1,0 +1,1 @@
+"""What the window engine costs, beside its peers; see the README here."""
