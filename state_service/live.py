@@ -81,13 +81,15 @@ class LiveState:
 
         For whoever holds `changing`. Merging can wait.
         """
-        self.windows.freeze()
-        while sum(map(len, self.windows.segments)) < self.windows.live_events:
-            async with self._settling:
-                work = self.windows.next_work()
+        windows = self.windows
+        windows.freeze()
+        while True:
+            async with self._settling:  # the piece that ran until now may have been the last
+                if sum(map(len, windows.segments)) == windows.live_events:
+                    return windows.segments
+                work = windows.next_work()
                 assert work is not None, "what is not sorted is waiting to be"
                 await self._do(work)
-        return self.windows.segments
 
     async def _do(self, work: Work) -> None:
         try:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
+import structlog
+
 from state_service.batch_keys import BatchKeys
 from state_service.errors import StorageError, UnavailableError
 from state_service.journal import Journal
@@ -26,6 +28,8 @@ from state_service.status import Counters, JournalStatus, RestoreStatus, Snapsho
 from state_service.store import Store
 from state_service.windows import Windows
 from state_service.wire import Batch
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True)
@@ -136,11 +140,15 @@ class StateService:
         if self._closing.is_set():
             return
         self.phase = "ready"
-        async with asyncio.TaskGroup() as tasks:  # a bug in one must not leave half a service
-            tasks.create_task(self._recorder.run())
-            tasks.create_task(self.state.keep_settled())
-            tasks.create_task(self._snapshot_at_intervals())
-            tasks.create_task(self.loop_lag.measure(self._closing))
+        try:
+            async with asyncio.TaskGroup() as tasks:  # a bug in one must not leave half a service
+                tasks.create_task(self._recorder.run())
+                tasks.create_task(self.state.keep_settled())
+                tasks.create_task(self._snapshot_at_intervals())
+                tasks.create_task(self.loop_lag.measure(self._closing))
+        except ExceptionGroup:
+            log.exception("a fault ends the service")  # now: what follows may take a while
+            raise
 
     async def snapshot(self) -> bool:
         """Write what is new since the last snapshot; return whether it is on disk."""
