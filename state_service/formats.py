@@ -20,7 +20,7 @@ is long.
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -92,9 +92,21 @@ class Group:
             yield SeenKey(key, self.seen_at, BatchCounts(*counts))
 
 
+class Record(NamedTuple):
+    """A payload beside its CRC-32, as both stand in a row."""
+
+    crc32: int
+    payload: bytes
+
+
 def checksum(payload: bytes) -> int:
     """Return a payload's CRC-32."""
     return zlib.crc32(payload)
+
+
+def record(payload: bytes) -> Record:
+    """Return a payload with its CRC-32. O(bytes)."""
+    return Record(checksum(payload), payload)
 
 
 # --- segments ---------------------------------------------------------------------------------
@@ -104,7 +116,7 @@ def encode_segment(
     segment: Segment, user_ids: Sequence[str], block_rows: int = BLOCK_ROWS
 ) -> Iterator[bytes]:
     """Yield a segment's blocks of at most `block_rows` events; `user_ids` in order of its runs."""
-    ends = np.cumsum(segment.counts)
+    ends, timestamps, scores = np.cumsum(segment.counts), segment.timestamps, segment.scores
     total = int(ends[-1])
     for begin in range(0, total, block_rows):
         end = min(begin + block_rows, total)
@@ -115,8 +127,8 @@ def encode_segment(
             _SegmentBlock(
                 list(user_ids[first : last + 1]),
                 np.diff(edges, prepend=begin).astype("<i8").tobytes(),
-                segment.timestamps[begin:end].astype("<f8").tobytes(),
-                segment.scores[begin:end].astype("<f8").tobytes(),
+                timestamps[begin:end].astype("<f8").tobytes(),
+                scores[begin:end].astype("<f8").tobytes(),
             )
         )
 

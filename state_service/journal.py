@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import NamedTuple, Self
 
-from state_service.formats import DamagedError, Group, checksum, decode_group, encode_group
+from state_service.formats import DamagedError, Group, Record, decode_group, encode_group, record
 from state_service.store import Store
 
 _READ_ROWS = 32  # rows read back at a time
@@ -65,7 +65,7 @@ class Journal:
         else:
             row = await asyncio.to_thread(_encode, group)
         await self._store.write("INSERT INTO journal VALUES (?, ?, ?)", sequence, *row)
-        self._rows.append((sequence, len(row[1])))
+        self._rows.append((sequence, len(row.payload)))
 
     async def uncovered(self) -> AsyncIterator[JournalRow]:
         """Read back, in order, the rows that no snapshot covers."""
@@ -108,6 +108,5 @@ class Journal:
         return bite
 
 
-def _encode(group: Group) -> tuple[int, bytes]:
-    payload = encode_group(group)
-    return checksum(payload), payload
+def _encode(group: Group) -> Record:
+    return record(encode_group(group))

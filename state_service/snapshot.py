@@ -20,6 +20,7 @@ Batch keys travel in blocks of their own, a set a snapshot: with their events, i
 so that without a journal a key can never outlive what it counted.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, Self
@@ -28,12 +29,13 @@ from state_service.batch_keys import SeenKey
 from state_service.formats import (
     BLOCK_ROWS,
     DamagedError,
+    Record,
     StoredSegment,
-    checksum,
     decode_keys,
     decode_segment_block,
     encode_keys,
     join_blocks,
+    record,
 )
 from state_service.store import Store
 
@@ -153,7 +155,7 @@ class SnapshotStore:
         """Tell whether a segment's blocks are on disk."""
         return number in self._written
 
-    async def write_segment(self, number: int, blocks: Sequence[bytes]) -> None:
+    async def write_segment(self, number: int, blocks: Sequence[Record]) -> None:
         """Write a segment's blocks; nobody sees them until `commit`. Raises `aiosqlite.Error`."""
         self._written[number] = await self._write(blocks)
 
@@ -161,19 +163,15 @@ class SnapshotStore:
         """Write batch keys for the next `commit`; None when there are none."""
         if not seen_keys:
             return None
-        payloads = [
-            encode_keys(seen_keys[begin : begin + BLOCK_ROWS])
-            for begin in range(0, len(seen_keys), BLOCK_ROWS)
-        ]
-        return KeySet(await self._write(payloads), max(seen.seen_at for seen in seen_keys))
+        blocks = await asyncio.to_thread(_key_blocks, seen_keys)
+        return KeySet(await self._write(blocks), max(seen.seen_at for seen in seen_keys))
 
-    async def _write(self, payloads: Sequence[bytes]) -> range:
-        blocks = range(self._next_block, self._next_block + len(payloads))
+    async def _write(self, records: Sequence[Record]) -> range:
+        blocks = range(self._next_block, self._next_block + len(records))
         self._next_block = blocks.stop
         try:
-            for number, payload in zip(blocks, payloads, strict=True):
-                row = (number, checksum(payload), payload)
-                await self._store.write("INSERT INTO block VALUES (?, ?, ?)", *row)
+            for number, row in zip(blocks, records, strict=True):
+                await self._store.write("INSERT INTO block VALUES (?, ?, ?)", number, *row)
         except BaseException:
             self._garbage.extend(blocks)
             raise
@@ -226,3 +224,8 @@ class SnapshotStore:
         while self._garbage:
             await self._store.delete("block", [self._garbage[0]])
             self._garbage.popleft()
+
+
+def _key_blocks(seen_keys: Sequence[SeenKey]) -> list[Record]:
+    cuts = range(0, len(seen_keys), BLOCK_ROWS)
+    return [record(encode_keys(seen_keys[cut : cut + BLOCK_ROWS])) for cut in cuts]

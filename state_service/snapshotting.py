@@ -28,7 +28,7 @@ import aiosqlite
 import structlog
 
 from state_service.batch_keys import SeenKey
-from state_service.formats import encode_segment
+from state_service.formats import Record, encode_segment, record
 from state_service.journal import Journal
 from state_service.live import LiveState
 from state_service.segment import Segment
@@ -102,9 +102,7 @@ class Snapshotter:
 
     async def _write(self, cut: _Cut) -> None:
         for segment, user_ids in cut.new:
-            blocks = await asyncio.to_thread(
-                lambda s, u: list(encode_segment(s, u)), segment, user_ids
-            )
+            blocks = await asyncio.to_thread(_blocks, segment, user_ids)
             await self.store.write_segment(segment.number, blocks)
         keys = await self.store.write_keys(cut.keys)
         await self.store.commit(cut.live, keys, cut.keys_horizon, cut.sequence)
@@ -131,3 +129,7 @@ class Snapshotter:
             log.error("snapshot failed; kept in memory, will be tried again", reason=reason)
         self.status.error = reason
         self.status.failures += 1
+
+
+def _blocks(segment: Segment, user_ids: list[str]) -> list[Record]:
+    return [record(payload) for payload in encode_segment(segment, user_ids)]
