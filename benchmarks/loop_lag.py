@@ -64,7 +64,8 @@ def _percentiles(values: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> dict
 
 async def _offer(url: str, bodies: list[bytes], posts_a_second: float) -> tuple[int, list[float]]:
     """Post each body when it is due; return how many were taken, and each one's wait since then."""
-    began, waits, queue = time.perf_counter() + 0.1, [], iter(enumerate(bodies))
+    began, queue = time.perf_counter() + 0.1, iter(enumerate(bodies))
+    waits: list[float] = []
 
     async def client() -> int:
         taken = 0
@@ -84,13 +85,13 @@ def _serve(report: Path, arguments: list[str]) -> None:
     """Serve as always, but measure more often and keep every measurement."""
     lags: list[float] = []
 
-    async def measure(_: loop_lag.LoopLag, closing: asyncio.Event) -> None:
+    async def measure(_self: loop_lag.LoopLag, closing: asyncio.Event) -> None:
         while not closing.is_set():
             due = time.perf_counter() + _PERIOD_SECONDS
             await asyncio.sleep(_PERIOD_SECONDS)
             lags.append(max(0.0, time.perf_counter() - due))
 
-    loop_lag.LoopLag.measure = measure  # type: ignore[method-assign]
+    setattr(loop_lag.LoopLag, "measure", measure)  # noqa: B010 - replaced, not assigned
     sys.argv[1:] = arguments
     serve()
     np.save(report, np.array(lags))

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from state_service.batch_keys import BatchCounts, SeenKey
 from state_service.segment import Segment
 
-BLOCK_ROWS = 65_536  # events or keys a block: about 1 MiB, some milliseconds to write or delete
+BLOCK_ROWS = 32_768  # events or keys a block: half a MiB, some milliseconds to write or delete
 
 
 class DamagedError(Exception):
