@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
+import aiosqlite
 import structlog
 
 from state_service.batch_keys import BatchKeys
@@ -58,9 +59,12 @@ class StateService:
         store = await Store.open(settings.database_path, settings.durability)
         try:
             snapshot_store, journal = await SnapshotStore.open(store), await Journal.open(store)
-        except BaseException:
+        except aiosqlite.Error as error:
             await store.close()
-            raise
+            raise StorageError(
+                f"{settings.database} cannot be used: {error}; move it away or name another file "
+                "(setting: database)"
+            ) from error
         return cls(settings, store, snapshot_store, journal, clock)
 
     def __post_init__(self) -> None:

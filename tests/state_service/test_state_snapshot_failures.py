@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from state_service.errors import StorageError
+from state_service.service import StateService
+from state_service.settings import Settings
 from state_service.store import Store
 from tests.state_service.state_support import Server, batch, launched, serving, spawn
 
@@ -240,6 +242,14 @@ async def test_another_schema_version_is_refused_and_left_alone(tmp_path: Path) 
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
         tables = database.execute("SELECT name FROM sqlite_master").fetchall()
     assert tables == [("theirs",)]
+
+
+async def test_a_file_that_lacks_a_table_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    async with serving(tmp_path):
+        pass
+    _run(tmp_path, "DROP TABLE key_set")
+    with pytest.raises(StorageError, match=r"no such table: key_set.*another file"):
+        await StateService.open(Settings(database=str(tmp_path / "state.db")))
 
 
 async def test_a_file_that_is_not_a_database_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import msgspec
 import numpy as np
+import pytest
 
-from tests.state_service.state_support import ServiceProcess, launched
+from state_service import answering
+from tests.state_service.state_support import ServiceProcess, batch, launched, serving
 
 EVENTS_A_SECOND = 100_000
 EVENTS_A_POST = 500
@@ -69,6 +72,29 @@ async def _ask_all_the_time(process: ServiceProcess, stop: asyncio.Event) -> flo
             longest = max(longest, time.perf_counter() - began)
             await asyncio.sleep(0.01)
     return longest
+
+
+@pytest.mark.parametrize("path", ["/users/u/median", "/users/u/stats?q=0.1,0.9"])
+async def test_a_long_question_is_answered_in_a_thread_and_just_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    asked: list[object] = []
+    to_thread = asyncio.to_thread
+
+    async def counted(function: Any, *arguments: Any) -> Any:
+        asked.append(function)
+        return await to_thread(function, *arguments)
+
+    async with serving(tmp_path) as server:
+        await server.record(batch("k", ["u"] * 9, [score / 7 for score in range(9)]))
+        question = {"user_ids": ["u", "nobody", "u"]}
+        short = (await server.get(path), await server.post("/medians", question))
+        monkeypatch.setattr(asyncio, "to_thread", counted)
+        assert (await server.get(path), await server.post("/medians", question)) == short
+        assert asked == []
+        monkeypatch.setattr(answering, "LONG", 8)
+        assert (await server.get(path), await server.post("/medians", question)) == short
+        assert len(asked) == 2
 
 
 async def test_no_request_waits_long_while_much_is_written_and_snapshots_are_taken(
