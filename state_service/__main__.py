@@ -4,6 +4,7 @@ With `check`, `dump` or `backup` as its first word it looks at a database instea
 """
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -39,6 +40,8 @@ async def _serve(settings: Settings) -> None:
     app = await create_app(settings)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_SECONDS)
     await runner.setup()
+    gc.collect()
+    gc.freeze()  # what is there by now stays: looking at it again would stall the event loop, 30 ms
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
         for address in runner.addresses:
