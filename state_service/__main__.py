@@ -1,6 +1,10 @@
-"""`python -m state_service`: serve until SIGTERM or Ctrl-C, then snapshot and leave."""
+"""`python -m state_service`: serve until SIGTERM or Ctrl-C, then snapshot and leave.
+
+With `check`, `dump` or `backup` as its first word it looks at a database instead: see `commands`.
+"""
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -11,6 +15,7 @@ from aiohttp import web
 
 from state_service.app import create_app
 from state_service.app_keys import BACKGROUND
+from state_service.commands import COMMANDS, run_command
 from state_service.errors import StorageError
 from state_service.settings import Settings, SettingsError, load_settings
 
@@ -19,8 +24,10 @@ _SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for requests in flight; the last snapshot com
 
 def main() -> None:
     """Run the command line."""
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        sys.exit(run_command(sys.argv[1:]))
     try:
-        settings = load_settings(sys.argv[1:], os.environ)
+        settings = load_settings(sys.argv[1:], os.environ, COMMANDS)
         _configure_logging(settings.log_level)
         asyncio.run(_serve(settings))
     except (SettingsError, StorageError) as error:
@@ -33,6 +40,8 @@ async def _serve(settings: Settings) -> None:
     app = await create_app(settings)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_SECONDS)
     await runner.setup()
+    gc.collect()
+    gc.freeze()  # what is there by now stays: looking at it again would stall the event loop, 30 ms
     try:
         await web.TCPSite(runner, settings.host, settings.port).start()
         for address in runner.addresses:

@@ -11,7 +11,6 @@ from state_service.metrics import add_metrics
 from state_service.problems import render_problems
 from state_service.service import StateService
 from state_service.settings import Settings
-from state_service.snapshot import SnapshotStore
 
 
 async def create_app(settings: Settings) -> web.Application:
@@ -19,9 +18,9 @@ async def create_app(settings: Settings) -> web.Application:
 
     Raises `StorageError` when the database cannot be used.
     """
-    store = await SnapshotStore.open(settings.database_path)
+    service = await StateService.open(settings)
     app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[render_problems])
-    app[SERVICE] = StateService(settings, store)
+    app[SERVICE] = service
     app.cleanup_ctx.append(_running_service)
     app.on_shutdown.append(_refuse_further_requests)
     app.add_routes(routes_scores.routes)
@@ -33,7 +32,7 @@ async def create_app(settings: Settings) -> web.Application:
 
 
 async def _running_service(app: web.Application) -> AsyncIterator[None]:
-    """Restore in the background, so that /readyz can tell how far it is; then snapshot."""
+    """Restore in the background, so that /readyz can tell how far it is; then record."""
     service = app[SERVICE]
     app[BACKGROUND] = asyncio.create_task(service.run())
     yield

@@ -6,8 +6,10 @@ ServiceError
   TooLargeError           413  over a limit of size
   UnavailableError        503  try again later: restoring, stopping, or full
     CapacityError         503  the window is full; room comes back as it moves
+    NotDurableError       503  the journal cannot be written, so nothing was taken
 
-StorageError                   the database cannot be used; ends the process, at start or at the end
+StorageError                   the database cannot be used; ends the process, at start or at the
+end
 
 Domain code raises these and never imports aiohttp; one middleware, in `problems`, renders them.
 """
@@ -57,6 +59,12 @@ class CapacityError(UnavailableError):
     """A bound on what is held in memory is reached; nothing of the request was applied."""
 
     code = "capacity"
+
+
+class NotDurableError(UnavailableError):
+    """The commit failed, for a full disk say; nothing of the request was applied."""
+
+    code = "not_durable"
 
 
 class StorageError(Exception):

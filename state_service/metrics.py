@@ -54,6 +54,24 @@ class _ServiceCollector(Collector):
         yield _gauge("requests_in_flight", "Requests being read.", service.requests_in_flight)
         yield _gauge("ready", "1 when requests are served.", int(service.phase == "ready"))
         yield _gauge("database_bytes", "Size of the database.", service.store.size_bytes())
+        yield _gauge(
+            "loop_lag_seconds",
+            "Longest wait for the event loop in the last 10 seconds.",
+            service.loop_lag.worst_seconds,
+        )
+        commits = service.commits
+        yield _counter("journal_commits", "Group commits.", commits.commits)
+        yield _counter("journal_failures", "Group commits that failed.", commits.failures)
+        yield _gauge("journal_rows", "Rows of the journal on disk.", service.journal.rows)
+        restored = service.restored
+        damaged = GaugeMetricFamily(
+            "medianserve_damaged_records",
+            "Records put aside at the start, being damaged.",
+            labels=["record"],
+        )
+        damaged.add_metric(["block"], restored.damaged_blocks)
+        damaged.add_metric(["journal"], restored.damaged_journal_rows)
+        yield damaged
         snapshots = service.snapshots
         yield _counter("snapshot_failures", "Snapshots that failed.", snapshots.failures)
         if snapshots.last_at is not None:

@@ -15,7 +15,7 @@ async def post_scores(request: web.Request) -> web.Response:
     """Take batches of scored events, all or none; a known key is acknowledged, not applied."""
     service = request.app[SERVICE]
     body = await read_body(request)
-    outcomes = service.record(wire.decode_batches(body, service.settings))
+    outcomes = await service.record(wire.decode_batches(body, service.settings))
     fresh = [outcome.counts for outcome in outcomes if not outcome.duplicate]
     answer = {
         "accepted": sum(counts.accepted for counts in fresh),

@@ -6,8 +6,8 @@ import msgspec
 from aiohttp import web
 
 from state_service.app_keys import SERVICE
-from state_service.errors import UnavailableError
-from state_service.service import StateService
+from state_service.durability import durability_in_words
+from state_service.errors import NotDurableError, UnavailableError
 
 routes = web.RouteTableDef()
 
@@ -36,13 +36,15 @@ async def get_stats(request: web.Request) -> web.Response:
         "window_seconds": settings.window_seconds,
         "clock": settings.clock,
         "durability": {
-            "mode": "snapshot",
-            "meaning": _durability_in_words(service),
+            "mode": settings.durability,
+            "meaning": durability_in_words(service),
         },
+        "journal": {**dataclasses.asdict(service.commits), "rows": service.journal.rows},
         "snapshot": {
             **dataclasses.asdict(service.snapshots),
             "database_bytes": service.store.size_bytes(),
         },
+        "loop_lag_seconds": service.loop_lag.worst_seconds,
         "restore": dataclasses.asdict(service.restored),
     }
     return web.json_response(body=msgspec.json.encode(body))
@@ -56,22 +58,11 @@ async def get_healthz(_request: web.Request) -> web.Response:
 
 @routes.get("/readyz")
 async def get_readyz(request: web.Request) -> web.Response:
-    """Tell whether requests are served and snapshots can be written; 503 with the reason if not."""
+    """Tell whether requests are served and the database can be written; 503 with the reason."""
     service = request.app[SERVICE]
     service.require_ready()
+    if service.commits.error is not None:
+        raise NotDurableError(f"the journal cannot be written: {service.commits.error}")
     if service.snapshots.error is not None:
         raise UnavailableError(f"snapshots fail: {service.snapshots.error}", "snapshots_fail")
     return web.json_response({"status": "ready"})
-
-
-def _durability_in_words(service: StateService) -> str:
-    if service.snapshots.error is not None:
-        return (
-            "Snapshots fail: a stop, a kill or a crash now loses what was accepted since the last "
-            "one (snapshot.last_at)."
-        )
-    interval = service.settings.snapshot_interval_seconds
-    return (
-        "A clean stop loses nothing. A kill or a crash loses what was accepted after the last "
-        f"snapshot: about {interval:g} seconds. A power loss may cost one snapshot more."
-    )

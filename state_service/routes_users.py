@@ -7,6 +7,7 @@ import msgspec
 from aiohttp import web
 
 from state_service import wire
+from state_service.answering import answered
 from state_service.app_keys import SERVICE
 from state_service.bodies import read_body
 from state_service.parameters import WindowQuestion, read_window_question
@@ -22,7 +23,7 @@ async def get_median(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     service.require_ready()
     question = read_window_question(request.query, service.settings)
-    summary = _summary(service, request, question)
+    summary = await _summary(service, request, question)
     service.counters.median_requests += 1
     return _json(
         {
@@ -41,7 +42,7 @@ async def get_user_stats(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     service.require_ready()
     question = read_window_question(request.query, service.settings, quantiles=True)
-    summary = _summary(service, request, question)
+    summary = await _summary(service, request, question)
     return _json(
         {
             "user_id": request.match_info["user_id"],
@@ -65,8 +66,10 @@ async def post_medians(request: web.Request) -> web.Response:
     """Answer many users' medians in one go, in the order asked for."""
     service = request.app[SERVICE]
     question = wire.decode_medians(await read_body(request), service.settings)
-    columns = service.windows.medians(
-        question.user_ids, service.clock(), question.window, question.at
+    columns = await answered(
+        service.windows.medians_question(
+            question.user_ids, service.clock(), question.window, question.at
+        )
     )
     service.counters.median_requests += 1
     window_seconds = question.window or service.settings.window_seconds
@@ -88,11 +91,15 @@ async def post_medians(request: web.Request) -> web.Response:
     )
 
 
-def _summary(service: StateService, request: web.Request, question: WindowQuestion) -> Summary:
+async def _summary(
+    service: StateService, request: web.Request, question: WindowQuestion
+) -> Summary:
     user_id = request.match_info["user_id"]
     wire.check_user_id(user_id, service.settings)
-    return service.windows.summary(
-        user_id, service.clock(), question.window, question.at, question.quantiles
+    return await answered(
+        service.windows.question(
+            user_id, service.clock(), question.window, question.at, question.quantiles
+        )
     )
 
 

@@ -1,7 +1,8 @@
-"""Windows, batch keys and snapshots as one service, without HTTP.
+"""The state service without HTTP: one process's parts, put together, and its life.
 
-All state is changed on the event loop's thread and between two `await`s, so a snapshot always
-captures events and keys of the same moment, and a request is applied entirely or not at all.
+Restoring, ready, stopping. `run` lives through all three: it restores, then lets the recorder
+write, the windows settle and snapshots be taken, until `stop`; then it records what still waits
+and ends. `close` follows, with a last snapshot.
 """
 
 import asyncio
@@ -9,76 +10,27 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Literal, NamedTuple
+from typing import Literal, Self
 
 import aiosqlite
-import numpy as np
 import structlog
 
-from state_service.batch_keys import BatchCounts, BatchKeys
+from state_service.batch_keys import BatchKeys
 from state_service.errors import StorageError, UnavailableError
+from state_service.journal import Journal
+from state_service.live import LiveState
+from state_service.loop_lag import LoopLag
+from state_service.recorder import BatchOutcome, Recorder
+from state_service.restoring import Restorer
 from state_service.settings import Settings
-from state_service.snapshot import DamagedSegmentError, SnapshotStore, encode_segment
-from state_service.windows import ACCEPTED, FUTURE, LATE, WindowRules, Windows
+from state_service.snapshot import SnapshotStore
+from state_service.snapshotting import Snapshotter
+from state_service.status import Counters, JournalStatus, RestoreStatus, SnapshotStatus
+from state_service.store import Store
+from state_service.windows import Windows
 from state_service.wire import Batch
 
 log = structlog.get_logger()
-
-
-class BatchOutcome(NamedTuple):
-    """What became of one batch; a duplicate reports the counts of its first time."""
-
-    counts: BatchCounts
-    events: int
-    duplicate: bool
-
-
-@dataclass(slots=True)
-class Counters:
-    """What has happened since this process started."""
-
-    ingest_requests: int = 0
-    accepted: int = 0
-    late: int = 0
-    future: int = 0
-    duplicates: int = 0
-    skipped: int = 0
-    median_requests: int = 0
-    requests_refused: int = 0
-    timed_requests: int = 0
-    latency_seconds_total: float = 0.0
-
-    @property
-    def events_processed(self) -> int:
-        """Events scored and handed in, each once; late and future ones included."""
-        return self.accepted + self.late + self.future
-
-    @property
-    def avg_ingest_latency_seconds(self) -> float:
-        """Mean from the handler's receipt of a request to its acceptance here."""
-        return self.latency_seconds_total / self.timed_requests if self.timed_requests else 0.0
-
-
-@dataclass(slots=True)
-class SnapshotStatus:
-    """The last snapshots: times in epoch seconds, durations in seconds."""
-
-    last_at: float | None = None
-    last_duration_seconds: float | None = None
-    failures: int = 0
-    error: str | None = None  # why the last one failed; None once one has succeeded
-
-
-@dataclass(slots=True)
-class RestoreStatus:
-    """What came back at start."""
-
-    segments_total: int = 0
-    segments_done: int = 0
-    events: int = 0
-    damaged_segments: int = 0
-    duration_seconds: float | None = None  # None until it is done
 
 
 @dataclass(slots=True)
@@ -86,98 +38,87 @@ class StateService:
     """The state of one process. `run` it; at the end `stop` it, and `close` it when it has."""
 
     settings: Settings
-    store: SnapshotStore
-    clock: Callable[[], float] = time.time
+    store: Store
+    snapshot_store: SnapshotStore
+    journal: Journal
+    clock: Callable[[], float] = time.time  # replaced in tests: the parts ask through the service
     phase: Literal["restoring", "ready", "stopping"] = "restoring"
-    counters: Counters = field(default_factory=Counters)
-    snapshots: SnapshotStatus = field(default_factory=SnapshotStatus)
-    restored: RestoreStatus = field(default_factory=RestoreStatus)
-    windows: Windows = field(init=False)
-    keys: BatchKeys = field(init=False)
-    started_at: float = field(init=False)
     requests_in_flight: int = 0
-    _snapshot_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    loop_lag: LoopLag = field(default_factory=LoopLag)
+    counters: Counters = field(default_factory=Counters)
+    started_at: float = field(init=False)
+    state: LiveState = field(init=False)
+    _recorder: Recorder = field(init=False)
+    _snapshotter: Snapshotter = field(init=False)
+    _restorer: Restorer = field(init=False)
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
 
+    @classmethod
+    async def open(cls, settings: Settings, clock: Callable[[], float] = time.time) -> Self:
+        """Open the database. Raises `StorageError` when it cannot be used."""
+        store = await Store.open(settings.database_path, settings.durability)
+        try:
+            snapshot_store, journal = await SnapshotStore.open(store), await Journal.open(store)
+        except aiosqlite.Error as error:
+            await store.close()
+            raise StorageError(
+                f"{settings.database} cannot be used: {error}; move it away or name another file "
+                "(setting: database)"
+            ) from error
+        return cls(settings, store, snapshot_store, journal, clock)
+
     def __post_init__(self) -> None:
-        settings = self.settings
-        self.started_at = self.clock()
-        self.windows = Windows(
-            WindowRules(
-                settings.window_seconds,
-                settings.max_future_seconds,
-                settings.history_seconds,
-                settings.clock,
-                settings.max_live_events,
-                settings.max_active_users,
-            )
+        def now() -> float:
+            return self.clock()
+
+        self.started_at = now()
+        self.state = LiveState.empty(self.settings)
+        self._recorder = Recorder(self.settings, self.state, self.journal, self.counters, now)
+        self._snapshotter = Snapshotter(
+            self.state, self.snapshot_store, self.journal, self._recorder.status, now
         )
-        # An event may lie max_future ahead: its key must live as long as it can be asked for.
-        self.keys = BatchKeys(
-            settings.window_seconds + settings.max_future_seconds, settings.max_batch_keys
-        )
+        self._restorer = Restorer(self.store, self.snapshot_store, self.journal, self.state, now)
 
-    # --- writing ------------------------------------------------------------------------------
+    # --- what others look at ------------------------------------------------------------------
 
-    def record(self, batches: Sequence[Batch]) -> list[BatchOutcome]:
-        """Apply new batches, recognise repeated ones; all or nothing.
+    @property
+    def windows(self) -> Windows:
+        """All users' windows, for questions."""
+        return self.state.windows
 
-        Raises `CapacityError` before anything has changed.
+    @property
+    def keys(self) -> BatchKeys:
+        """The batch keys remembered."""
+        return self.state.keys
+
+    @property
+    def commits(self) -> JournalStatus:
+        """How the journal is doing."""
+        return self._recorder.status
+
+    @property
+    def snapshots(self) -> SnapshotStatus:
+        """How the last snapshots went."""
+        return self._snapshotter.status
+
+    @property
+    def restored(self) -> RestoreStatus:
+        """What came back at the start."""
+        return self._restorer.status
+
+    # --- requests -----------------------------------------------------------------------------
+
+    async def record(self, batches: Sequence[Batch]) -> list[BatchOutcome]:
+        """Take new batches, recognise repeated ones; return once it is as durable as configured.
+
+        All or nothing. Raises `CapacityError`, `NotDurableError` or `UnavailableError`.
         """
-        now = self.clock()
-        self.windows.expire(now)  # first make the room that there is
-        self.keys.expire(self.windows.reference(now))
-        fresh: dict[str, Batch] = {}
-        for batch in batches:
-            if batch.key not in fresh and self.keys.find(batch.key) is None:
-                fresh[batch.key] = batch
-        self.keys.check_room(len(fresh))
-        self._apply(list(fresh.values()), now)
-        outcomes = []
-        for batch in batches:
-            counts = self.keys.find(batch.key)
-            assert counts is not None
-            first_time = fresh.pop(batch.key, None) is not None
-            if not first_time:
-                self.counters.duplicates += len(batch.user_id)
-            outcomes.append(BatchOutcome(counts, len(batch.user_id), not first_time))
-        return outcomes
-
-    def _apply(self, batches: list[Batch], now: float) -> None:
-        """Take all batches' events in one step, then count each batch."""
-        sizes = [len(batch.user_id) for batch in batches]
-        total = sum(sizes)
-        verdicts = self.windows.ingest(
-            list(chain.from_iterable(batch.user_id for batch in batches)),
-            np.fromiter(chain.from_iterable(b.timestamp for b in batches), np.float64, total),
-            np.fromiter(chain.from_iterable(b.score for b in batches), np.float64, total),
-            now,
-        )
-        # By the windows' own time, so that a key lives as long as the events it counted.
-        seen_at = self.windows.reference(now)
-        counters, end = self.counters, 0
-        for batch, size in zip(batches, sizes, strict=True):
-            mine = np.bincount(verdicts[end : end + size], minlength=3)
-            end += size
-            counts = BatchCounts(int(mine[ACCEPTED]), int(mine[LATE]), int(mine[FUTURE]))
-            self.keys.add(batch.key, seen_at, counts)
-            log.debug("recorded", request_id=batch.request_id, traceparent=batch.traceparent)
-            counters.ingest_requests += 1
-            counters.accepted += counts.accepted
-            counters.late += counts.late
-            counters.future += counts.future
-            counters.skipped += batch.skipped
-            if batch.received_at is not None:
-                counters.timed_requests += 1
-                counters.latency_seconds_total += max(0.0, self.clock() - batch.received_at)
-
-    # --- readiness ----------------------------------------------------------------------------
+        return await self._recorder.record(batches)
 
     def require_ready(self) -> None:
         """Raise `UnavailableError` unless requests can be served."""
         if self.phase == "restoring":
-            done, total = self.restored.segments_done, self.restored.segments_total
-            raise UnavailableError(f"restoring: {done} of {total} segments", "restoring")
+            raise UnavailableError(f"restoring: {self.restored.progress}", "restoring")
         if self.phase == "stopping":
             raise UnavailableError("stopping", "stopping")
 
@@ -195,17 +136,29 @@ class StateService:
         finally:
             self.requests_in_flight -= 1
 
-    # --- durability ---------------------------------------------------------------------------
+    # --- life ---------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Restore, then expire and snapshot at every interval until `stop`."""
+        """Restore, then record, settle and snapshot until `stop`. Raises `StorageError`."""
+        await self._restorer.restore(self._closing.is_set)
+        if self._closing.is_set():
+            return
+        self.phase = "ready"
         try:
-            await self.restore()
-        except aiosqlite.Error as error:
-            raise StorageError(
-                f"the database cannot be read: {error}; move it away or name another file "
-                "(setting: database)"
-            ) from error
+            async with asyncio.TaskGroup() as tasks:  # a bug in one must not leave half a service
+                tasks.create_task(self._recorder.run())
+                tasks.create_task(self.state.keep_settled())
+                tasks.create_task(self._snapshot_at_intervals())
+                tasks.create_task(self.loop_lag.measure(self._closing))
+        except ExceptionGroup:
+            log.exception("a fault ends the service")  # now: what follows may take a while
+            raise
+
+    async def snapshot(self) -> bool:
+        """Write what is new since the last snapshot; return whether it is on disk."""
+        return await self._snapshotter.take()
+
+    async def _snapshot_at_intervals(self) -> None:
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.snapshot_interval_seconds):
@@ -213,105 +166,26 @@ class StateService:
                     return
             await self.snapshot()
 
-    async def restore(self) -> None:
-        """Load the snapshot, then become ready."""
-        began = time.perf_counter()
-        numbers = self.store.stored_numbers
-        self.restored.segments_total = len(numbers)
-        for number in numbers:
-            if self._closing.is_set():
-                return
-            try:
-                stored = await self.store.load_segment(number)
-            except DamagedSegmentError as error:
-                log.error(  # noqa: TRY400 - expected, and the reason says it all
-                    "damaged segment put aside, the rest is served", reason=str(error)
-                )
-                self.restored.damaged_segments += 1
-                await self._quarantine(number)
-                continue
-            self.windows.restore(
-                number, stored.user_ids, stored.counts, stored.timestamps, stored.scores
-            )
-            self.restored.segments_done += 1
-            self.restored.events += len(stored.scores)
-        now = self.clock()
-        self.windows.expire(now)
-        horizon = self.keys.horizon(self.windows.reference(now))
-        self.keys.restore(await self.store.load_keys(horizon))
-        if self._closing.is_set():
-            return
-        self.restored.duration_seconds = time.perf_counter() - began
-        self.phase = "ready"
-        log.info("restored", events=self.restored.events, users=self.windows.active_users)
-
-    async def _quarantine(self, number: int) -> None:
-        try:
-            await self.store.quarantine(number)
-        except aiosqlite.Error as error:  # a full disk must not keep the rest from being served
-            log.error("it stays where it is", segment=number, reason=str(error))  # noqa: TRY400
-
-    async def snapshot(self) -> bool:
-        """Write what is new since the last snapshot; return whether it is on disk.
-
-        A failure is counted, reported in `snapshots.error` and mended by the next success:
-        nothing is forgotten meanwhile.
-        """
-        async with self._snapshot_lock:
-            began = time.perf_counter()
-            now = self.clock()
-            self.windows.seal()
-            self.windows.expire(now)
-            self.keys.expire(self.windows.reference(now))
-            keys_horizon = self.keys.horizon(self.windows.reference(now))
-            segments = self.windows.segments
-            stored = set(self.store.stored_numbers)
-            new = [
-                (segment, self.windows.user_ids(segment))
-                for segment in segments
-                if segment.number not in stored
-            ]
-            new_keys = self.keys.take_unsaved()
-            try:
-                payloads = await asyncio.to_thread(
-                    lambda: [(segment.number, encode_segment(segment, ids)) for segment, ids in new]
-                )
-                live = {segment.number for segment in segments}
-                await self.store.write(payloads, live, new_keys, keys_horizon)
-            except aiosqlite.Error as error:
-                self.keys.put_back(new_keys)
-                self._snapshot_failed(str(error))
-                return False
-            except BaseException:
-                self.keys.put_back(new_keys)
-                raise
-            if self.snapshots.error is not None:
-                log.info("snapshots work again")
-            self.snapshots.error = None
-            self.snapshots.last_at = now
-            self.snapshots.last_duration_seconds = time.perf_counter() - began
-            return True
-
-    def _snapshot_failed(self, reason: str) -> None:
-        if self.snapshots.error != reason:  # once, not at every interval of a night
-            log.error("snapshot failed; kept in memory, will be tried again", reason=reason)
-        self.snapshots.error = reason
-        self.snapshots.failures += 1
-
     def stop(self) -> None:
-        """Refuse further requests and let `run` end; `close` follows when it has."""
+        """Refuse further requests, and let `run` end once those that wait are answered."""
         self.phase = "stopping"
         self._closing.set()
+        self._recorder.stop()
+        self.state.close()
 
     async def close(self) -> None:
-        """Write a last snapshot, close the file."""
+        """Write a last snapshot, close the file. Raises `StorageError` when something is lost."""
         self.stop()
         restored = self.restored.duration_seconds is not None
         try:
             if restored and not await self.snapshot():
                 raise StorageError(
                     f"the last snapshot failed ({self.snapshots.error}): what came after the one "
-                    "before is lost"
+                    f"before is {self._kept_without_a_snapshot}"
                 )
         finally:
             await self.store.close()  # its thread would keep the process alive
+
+    @property
+    def _kept_without_a_snapshot(self) -> str:
+        return "lost" if self.settings.durability == "snapshot" else "in the journal alone"

@@ -28,8 +28,15 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         int, Meta(ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     ] = 8090
     database: Annotated[
-        str, Meta(description="SQLite file for snapshots; its folder is created")
+        str, Meta(description="SQLite file for journal and snapshots; its folder is created")
     ] = "var/state.db"
+    durability: Annotated[
+        Literal["journal", "full", "snapshot"],
+        Meta(
+            description="what an acknowledged event survives: kill -9, power loss as well, or "
+            "neither until the next snapshot"
+        ),
+    ] = "journal"
     window_seconds: Annotated[
         float, Meta(gt=0, le=_WEEK, description="length of every user's window")
     ] = 300.0
@@ -48,7 +55,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = "wall"
     snapshot_interval_seconds: Annotated[
         float,
-        Meta(gt=0, le=_WEEK, description="time between snapshots: what a kill -9 may lose at most"),
+        Meta(
+            gt=0, le=_WEEK, description="time between snapshots: bounds the journal and a restart"
+        ),
     ] = 5.0
     body_timeout_seconds: Annotated[
         float, Meta(gt=0, le=_WEEK, description="time a client has to send its body")
@@ -125,8 +134,15 @@ def settings_table() -> list[Setting]:
     return rows
 
 
-def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """Read flags and `STATE_*` variables. Raises `SettingsError`; `--help` exits."""
+def load_settings(
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    commands: Mapping[str, str] | None = None,
+) -> Settings:
+    """Read flags and `STATE_*` variables. Raises `SettingsError`; `--help` exits.
+
+    `commands`, with a sentence each, are what `--help` names besides.
+    """
     table = settings_table()
     known = {row.environment_name: row.name for row in table}
     unknown = sorted(
@@ -137,7 +153,7 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
             f"unknown setting {', '.join(unknown)}: see python -m state_service --help"
         )
     given = {known[name]: value for name, value in environment.items() if name in known}
-    flags = vars(_parser(table).parse_args(arguments))
+    flags = vars(_parser(table, commands or {}).parse_args(arguments))
     given.update({name: value for name, value in flags.items() if value is not None})
     try:
         return msgspec.convert(given, Settings, strict=False)
@@ -147,12 +163,27 @@ def load_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> S
         raise SettingsError(f"{ENVIRONMENT_PREFIX}{name.upper()} ({name}): {reason}") from error
 
 
-def _parser(table: list[Setting]) -> argparse.ArgumentParser:
+class _Help(argparse.HelpFormatter):
+    """Keeps the lines of the description, in which commands are listed; wraps all the rest."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(
+            super(_Help, self)._fill_text(line, width, indent)
+            if not line.startswith("  ")
+            else line
+            for line in text.split("\n")
+        )
+
+
+def _parser(table: list[Setting], commands: Mapping[str, str]) -> argparse.ArgumentParser:
+    others = "".join(f"\n  {name:8}{sentence}" for name, sentence in commands.items())
     parser = argparse.ArgumentParser(
         prog="python -m state_service",
         allow_abbrev=False,
-        description="Keep every user's recent scores and answer their exact rolling median.",
+        description="Keep every user's recent scores and answer their exact rolling median.\n\n"
+        f"Instead of flags, a command may follow; COMMAND --help tells more:{others}",
         epilog=f"Every setting is also an environment variable: {ENVIRONMENT_PREFIX}<NAME>.",
+        formatter_class=_Help,
     )
     for row in table:
         choices = f" ({', '.join(row.choices)})" if row.choices else ""

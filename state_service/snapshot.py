@@ -1,238 +1,231 @@
-"""Snapshots in SQLite: each sealed segment is written once and deleted once it has expired.
+"""Snapshots on disk: each sealed segment is written once, and once it has expired it is deleted.
 
-A snapshot is one transaction: new segments, new batch keys, deletions. So what is on disk is
-always the state of one moment, and a kill -9 in the middle leaves the snapshot before.
+The rules
+---------
+1. The catalogue (tables `segment`, `key_set`, `covered`) says which blocks are the snapshot. A
+   block that it does not name does not exist for a reader.
+2. So a snapshot is written in two steps. First its new blocks, each a small transaction of its
+   own, between which journal commits go through. Then one tiny transaction, `commit`, changes the
+   catalogue: new segments and keys in, expired ones out, and the number of the last journal row
+   that they cover. It is the one moment at which the old snapshot becomes the new one.
+3. Only then are blocks that are no longer named deleted, one at a time.
 
-Tables (`PRAGMA user_version` 1):
-  segment    number, crc32 of the payload, payload (msgpack: user ids, events a user, and the two
-             float64 columns, little-endian)
-  batch_key  key, when it was seen, what its batch counted
-  quarantine segments whose bytes are not what was written: kept for a person to look at
+Why it holds: a kill before the commit leaves the old catalogue, and the journal rows that it does
+not cover; blocks already written are garbage, found at the next start. A kill after it leaves the
+new catalogue, and garbage. At no time are events in both the catalogue and an uncovered journal
+row, or in neither. A failed snapshot changes nothing; the blocks it has written are kept for the
+next one.
+
+Batch keys travel in blocks of their own, a set a snapshot: with their events, in the same commit,
+so that without a journal a key can never outlive what it counted.
 """
 
-import contextlib
-import fcntl
-import zlib
-from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Self
+import asyncio
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple, Self
 
-import aiosqlite
-import msgspec
-import numpy as np
-from numpy.typing import NDArray
-
-from state_service.batch_keys import BatchCounts, SeenKey
-from state_service.errors import StorageError
-from state_service.segment import Segment
-
-SCHEMA_VERSION = 1
-_SCHEMA = f"""
-CREATE TABLE segment (number INTEGER PRIMARY KEY, crc32 INTEGER NOT NULL, payload BLOB NOT NULL);
-CREATE TABLE batch_key (
-  key TEXT PRIMARY KEY, seen_at REAL NOT NULL,
-  accepted INTEGER NOT NULL, late INTEGER NOT NULL, future INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX batch_key_seen_at ON batch_key (seen_at);
-CREATE TABLE quarantine (number INTEGER, crc32 INTEGER NOT NULL, payload BLOB NOT NULL);
-PRAGMA user_version = {SCHEMA_VERSION};
-"""
+from state_service.batch_keys import SeenKey
+from state_service.formats import (
+    BLOCK_ROWS,
+    DamagedError,
+    Record,
+    StoredSegment,
+    decode_keys,
+    decode_segment_block,
+    encode_keys,
+    join_blocks,
+    record,
+)
+from state_service.store import Store
 
 
-class _Payload(msgspec.Struct, array_like=True):
-    user_ids: list[str]
-    counts: bytes  # <i8 [users]
-    timestamps: bytes  # <f8 [events]
-    scores: bytes  # <f8 [events]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSegment:
-    """A segment as it comes back from disk: without slots, which live only in a process."""
+class DamagedBlock(NamedTuple):
+    """A block that cannot be read, and why."""
 
     number: int
-    user_ids: list[str]
-    counts: NDArray[np.int64]
-    timestamps: NDArray[np.float64]
-    scores: NDArray[np.float64]
+    reason: str
 
 
-def encode_segment(segment: Segment, user_ids: list[str]) -> bytes:
-    """Return a segment's self-contained payload; `user_ids` in the order of its runs."""
-    return msgspec.msgpack.encode(
-        _Payload(
-            user_ids,
-            segment.counts.astype("<i8").tobytes(),
-            segment.timestamps.astype("<f8").tobytes(),
-            segment.scores.astype("<f8").tobytes(),
-        )
-    )
+class KeySet(NamedTuple):
+    """One snapshot's new batch keys: their blocks, and when the newest was seen."""
 
-
-class DamagedSegmentError(Exception):
-    """A segment's bytes on disk are not what was written."""
-
-
-def decode_segment(number: int, payload: bytes, crc32: int) -> StoredSegment:
-    """Return the segment; raises `DamagedSegmentError`."""
-    if zlib.crc32(payload) != crc32:
-        raise DamagedSegmentError(f"segment {number}: its checksum does not match")
-    fields = msgspec.msgpack.decode(payload, type=_Payload)
-    return StoredSegment(
-        number,
-        fields.user_ids,
-        np.frombuffer(fields.counts, "<i8").astype(np.int64),
-        np.frombuffer(fields.timestamps, "<f8").astype(np.float64),
-        np.frombuffer(fields.scores, "<f8").astype(np.float64),
-    )
+    blocks: range
+    newest_seen_at: float
 
 
 class SnapshotStore:
-    """The database file. One writer; every call is one transaction."""
+    """The snapshot in one database. One writer."""
 
     def __init__(
-        self, path: Path, connection: aiosqlite.Connection, stored: set[int], lock: IO[bytes]
+        self,
+        store: Store,
+        segments: dict[int, range],
+        key_sets: list[KeySet],
+        garbage: Iterable[int],
+        next_block: int,
     ) -> None:
-        self._path = path
-        self._lock = lock
-        self._connection = connection
-        self._stored = stored  # numbers of the segments on disk
+        self._store = store
+        self._catalogue = segments  # blocks by segment number
+        self._written = dict(segments)  # the same, of segments that a commit could name
+        self._key_sets = key_sets
+        self._garbage = deque(garbage)
+        self._next_block = next_block
 
     @classmethod
-    async def open(cls, path: Path) -> Self:
-        """Open or create the database. Raises `StorageError` saying what to do."""
-        lock = _lock(path)
-        try:
-            # A file that cannot be opened says why here; aiosqlite's thread would say it twice.
-            with path.open("ab"):
-                pass
-            connection = await aiosqlite.connect(path, isolation_level=None)
-        except (OSError, aiosqlite.Error) as error:
-            lock.close()
-            raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
-        try:
-            await _prepare(connection)
-            async with connection.execute("SELECT number FROM segment") as rows:
-                stored = {number async for (number,) in rows}
-        except (aiosqlite.Error, StorageError) as error:
-            lock.close()
-            await connection.close()
-            raise StorageError(
-                f"{path} cannot be used: {error}; move it away or name another file "
-                "(setting: database)"
-            ) from error
-        return cls(path, connection, stored, lock)
+    async def open(cls, store: Store) -> Self:
+        """Read the catalogue; no block is read yet."""
+        segments = {
+            number: range(first, first + blocks)
+            for number, first, blocks in await store.read("SELECT * FROM segment ORDER BY number")
+        }
+        key_sets = [
+            KeySet(range(first, first + blocks), newest_seen_at)
+            for first, blocks, newest_seen_at in await store.read(
+                "SELECT * FROM key_set ORDER BY first_block"
+            )
+        ]
+        numbers = [number for (number,) in await store.read("SELECT number FROM block")]
+        aside = await store.read("SELECT max(number) FROM quarantine WHERE record = 'block'")
+        named = {block for blocks in segments.values() for block in blocks}
+        named.update(block for key_set in key_sets for block in key_set.blocks)
+        next_block = max([*numbers, *named, aside[0][0] or 0]) + 1
+        return cls(store, segments, key_sets, sorted(set(numbers) - named), next_block)
+
+    # --- reading ------------------------------------------------------------------------------
 
     @property
-    def stored_numbers(self) -> list[int]:
-        """Numbers of the segments on disk, oldest first."""
-        return sorted(self._stored)
+    def segment_numbers(self) -> list[int]:
+        """Numbers of the snapshot's segments, oldest first."""
+        return sorted(self._catalogue)
 
-    def size_bytes(self) -> int:
-        """Bytes on disk, write-ahead log included."""
-        files = (self._path, self._path.with_name(self._path.name + "-wal"))
-        return sum(file.stat().st_size for file in files if file.exists())
+    async def load_segment(self, number: int) -> tuple[StoredSegment | None, list[DamagedBlock]]:
+        """Read one segment back without its damaged blocks; None when nothing is left of it.
 
-    async def load_segment(self, number: int) -> StoredSegment:
-        """Read one segment back. Raises `DamagedSegmentError`."""
-        query = "SELECT payload, crc32 FROM segment WHERE number = ?"
-        async with self._connection.execute(query, (number,)) as rows:
-            row = await rows.fetchone()
-        assert row is not None
-        return decode_segment(number, *row)
+        Then its number may be given to another segment.
+        """
+        blocks: list[StoredSegment] = []
+        damaged: list[DamagedBlock] = []
+        for block, crc32, payload in await self._read(self._written[number], damaged):
+            try:
+                blocks.append(decode_segment_block(payload, crc32))
+            except DamagedError as error:
+                damaged.append(DamagedBlock(block, str(error)))
+        if blocks:
+            return join_blocks(blocks), damaged
+        del self._written[number]
+        return None, damaged
 
-    async def quarantine(self, number: int) -> None:
-        """Put a damaged segment aside, where it is neither read nor deleted again."""
-        move = "INSERT INTO quarantine SELECT * FROM segment WHERE number = ?"
-        async with self._transaction():
-            await self._connection.execute(move, (number,))
-            await self._connection.execute("DELETE FROM segment WHERE number = ?", (number,))
-        self._stored.discard(number)
-
-    async def load_keys(self, horizon: float) -> list[SeenKey]:
+    async def load_keys(self, horizon: float) -> tuple[list[SeenKey], list[DamagedBlock]]:
         """Read back the batch keys seen at or after `horizon`, oldest first."""
-        query = "SELECT * FROM batch_key WHERE seen_at >= ? ORDER BY seen_at"
-        async with self._connection.execute(query, (horizon,)) as rows:
-            return [
-                SeenKey(key, seen_at, BatchCounts(*counts)) async for key, seen_at, *counts in rows
-            ]
+        keys: list[SeenKey] = []
+        damaged: list[DamagedBlock] = []
+        for key_set in self._key_sets:
+            if key_set.newest_seen_at < horizon:
+                continue
+            for block, crc32, payload in await self._read(key_set.blocks, damaged):
+                try:
+                    keys += decode_keys(payload, crc32)
+                except DamagedError as error:
+                    damaged.append(DamagedBlock(block, str(error)))
+        return [seen for seen in keys if seen.seen_at >= horizon], damaged
 
-    async def write(
-        self,
-        new_segments: Sequence[tuple[int, bytes]],
-        live_numbers: Collection[int],
-        new_keys: Sequence[SeenKey],
-        keys_horizon: float,
-    ) -> None:
-        """Write one snapshot: all of it or nothing. Raises `aiosqlite.Error`."""
-        if not self._path.exists():  # SQLite would go on writing into the deleted file
-            raise aiosqlite.OperationalError(f"{self._path} has been deleted; restart the service")
-        gone = self._stored.difference(live_numbers)
-        rows = [(number, zlib.crc32(payload), payload) for number, payload in new_segments]
-        execute, executemany = self._connection.execute, self._connection.executemany
-        async with self._transaction():
-            await executemany("INSERT OR REPLACE INTO segment VALUES (?, ?, ?)", rows)
-            await executemany("DELETE FROM segment WHERE number = ?", [(n,) for n in gone])
-            await executemany(
-                "INSERT OR REPLACE INTO batch_key VALUES (?, ?, ?, ?, ?)",
-                [(seen.key, seen.seen_at, *seen.counts) for seen in new_keys],
+    async def _read(
+        self, blocks: range, damaged: list[DamagedBlock]
+    ) -> list[tuple[int, int, bytes]]:
+        """Return the rows of a range of blocks; one neither there nor put aside is damage too."""
+        between = (blocks.start, blocks.stop - 1)
+        rows = await self._store.read(
+            "SELECT number, crc32, CAST(payload AS BLOB) FROM block "
+            "WHERE number BETWEEN ? AND ? ORDER BY number",
+            *between,
+        )
+        if len(rows) < len(blocks):
+            aside = await self._store.read(
+                "SELECT number FROM quarantine WHERE record = 'block' AND number BETWEEN ? AND ?",
+                *between,
             )
-            await execute("DELETE FROM batch_key WHERE seen_at < ?", (keys_horizon,))
-        self._stored = (self._stored - gone) | {number for number, _ in new_segments}
+            there = {number for number, *_ in rows} | {number for (number,) in aside}
+            damaged += [DamagedBlock(block, "it is gone") for block in blocks if block not in there]
+        return rows
 
-    @contextlib.asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[None]:
-        """Do all of the block or nothing."""
-        await self._connection.execute("BEGIN IMMEDIATE")
+    # --- writing ------------------------------------------------------------------------------
+
+    def is_written(self, number: int) -> bool:
+        """Tell whether a segment's blocks are on disk."""
+        return number in self._written
+
+    async def write_segment(self, number: int, blocks: Sequence[Record]) -> None:
+        """Write a segment's blocks; nobody sees them until `commit`. Raises `aiosqlite.Error`."""
+        self._written[number] = await self._write(blocks)
+
+    async def write_keys(self, seen_keys: Sequence[SeenKey]) -> KeySet | None:
+        """Write batch keys for the next `commit`; None when there are none."""
+        if not seen_keys:
+            return None
+        blocks = await asyncio.to_thread(_key_blocks, seen_keys)
+        return KeySet(await self._write(blocks), max(seen.seen_at for seen in seen_keys))
+
+    async def _write(self, records: Sequence[Record]) -> range:
+        blocks = range(self._next_block, self._next_block + len(records))
+        self._next_block = blocks.stop
         try:
-            yield
-            await self._connection.execute("COMMIT")
+            for number, row in zip(blocks, records, strict=True):
+                await self._store.write("INSERT INTO block VALUES (?, ?, ?)", number, *row)
         except BaseException:
-            await self._connection.rollback()
+            self._garbage.extend(blocks)
             raise
+        return blocks
 
-    async def close(self) -> None:
-        """Close the database, folding the write-ahead log in."""
-        await self._connection.close()
-        self._lock.close()
+    async def commit(
+        self, live: Collection[int], keys: KeySet | None, keys_horizon: float, covered: int
+    ) -> None:
+        """Make what has been written the snapshot: segments `live` and no others.
+
+        Key sets whose newest key was seen before `keys_horizon` go; journal rows up to `covered`
+        are in it. All of it or nothing. Raises `aiosqlite.Error`.
+        """
+        named = {number: self._written[number] for number in live}
+        new = [
+            (number, blocks.start, len(blocks))
+            for number, blocks in named.items()
+            if self._catalogue.get(number) != blocks
+        ]
+        gone = self._catalogue.keys() - named.keys()
+        old_sets = [old for old in self._key_sets if old.newest_seen_at < keys_horizon]
+        try:
+            async with self._store.transaction() as connection:
+                await connection.executemany("INSERT OR REPLACE INTO segment VALUES (?, ?, ?)", new)
+                await connection.executemany(
+                    "DELETE FROM segment WHERE number = ?", [(number,) for number in gone]
+                )
+                await connection.executemany(
+                    "INSERT INTO key_set VALUES (?, ?, ?)",
+                    [(k.blocks.start, len(k.blocks), k.newest_seen_at) for k in [keys] if k],
+                )
+                await connection.executemany(
+                    "DELETE FROM key_set WHERE first_block = ?",
+                    [(old.blocks.start,) for old in old_sets],
+                )
+                await connection.execute_fetchall("UPDATE covered SET sequence = ?", (covered,))
+        except BaseException:
+            self._garbage.extend(keys.blocks if keys else ())
+            raise
+        for blocks in {*self._catalogue.values(), *self._written.values()} - {*named.values()}:
+            self._garbage.extend(blocks)
+        self._catalogue, self._written = named, dict(named)
+        for old in old_sets:
+            self._garbage.extend(old.blocks)
+        kept = [key_set for key_set in self._key_sets if key_set not in old_sets]
+        self._key_sets = kept + ([keys] if keys else [])
+
+    async def sweep(self) -> None:
+        """Delete blocks that the catalogue does not name, one by one. Raises `aiosqlite.Error`."""
+        while self._garbage:
+            await self._store.delete("block", [self._garbage[0]])
+            self._garbage.popleft()
 
 
-def _lock(path: Path) -> IO[bytes]:
-    """Hold the file's lock until closed: two services would overwrite each other's segments.
-
-    The lock dies with its process, so a kill leaves nothing to clean up.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("ab")
-    except OSError as error:
-        raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise StorageError(
-            f"{path} is in use by another state service: stop it or name another file "
-            "(setting: database)"
-        ) from error
-    return lock
-
-
-async def _prepare(connection: aiosqlite.Connection) -> None:
-    """Make an empty file ours; refuse, before anything is written, one that is not."""
-    version = await _scalar(connection, "PRAGMA user_version")
-    if version not in (0, SCHEMA_VERSION):
-        raise StorageError(f"it has schema version {version}, this program reads {SCHEMA_VERSION}")
-    if version == 0 and await _scalar(connection, "SELECT count(*) FROM sqlite_master"):
-        raise StorageError("it is another program's database")
-    await connection.execute("PRAGMA journal_mode = WAL")
-    await connection.execute("PRAGMA synchronous = NORMAL")
-    if version == 0:
-        await connection.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-
-
-async def _scalar(connection: aiosqlite.Connection, query: str) -> int:
-    async with connection.execute(query) as rows:
-        row = await rows.fetchone()
-    return int(row[0]) if row else 0
+def _key_blocks(seen_keys: Sequence[SeenKey]) -> list[Record]:
+    cuts = range(0, len(seen_keys), BLOCK_ROWS)
+    return [record(encode_keys(seen_keys[cut : cut + BLOCK_ROWS])) for cut in cuts]

@@ -160,10 +160,20 @@ async def _walk(walk: _Walker) -> None:
     await walk(405, "GET", "/medians")
     assert await service.snapshot()
     await walk(200, "GET", "/stats")
+    await _walk_through_troubles(walk)
+
+
+async def _walk_through_troubles(walk: _Walker) -> None:
+    """Ask while the service cannot write, has too much to do, restores and stops."""
+    service = walk.service.service
+    median, stats = "/users/{user_id}/median", "/users/{user_id}/stats"
     service.snapshots.error = "no room"
     await walk(503, "GET", "/readyz")
     await walk(200, "GET", "/stats")
-    service.snapshots.error = None
+    service.commits.error = "no room"
+    await walk(503, "GET", "/readyz")
+    await walk(200, "GET", "/stats")
+    service.snapshots.error = service.commits.error = None
     limit, service.requests_in_flight = service.requests_in_flight, 8
     await walk(503, "POST", "/scores", json={"batches": []})
     await walk(503, "POST", "/medians", json={"user_ids": []})

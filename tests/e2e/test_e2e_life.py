@@ -65,10 +65,6 @@ def test_a_killed_process_is_started_again_and_the_output_says_so(start_stack: "
     stack = start_stack()
     stack.wait_for_line(READY)
     stack.post(events("kept"))
-    deadline = time.monotonic() + 20
-    while stack.get("/stats")["snapshot"]["last_at"] is None:  # what is in it survives a kill
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
     kept = stack.get("/users/kept/median")
 
     stack.kill(STATE)

@@ -37,6 +37,7 @@ def on_ports_of(stack: "RunningStack", command: str) -> str:
     )
     urls = f"--url {stack.url(8080, '')} --state-url {stack.url(8090, '')}"
     command = command.replace("generator run", f"generator run {urls}")
+    command = command.replace("var/state.db", str(stack.var / "state.db"))
     return command.replace("make demo", f"make demo PORT_OFFSET={stack.offset + 200}")
 
 

@@ -23,6 +23,7 @@ from state_service.service import StateService
 from state_service.settings import ENVIRONMENT_PREFIX, Settings
 
 REPOSITORY = Path(__file__).parents[2]
+COMMAND = ("-m", "state_service")
 PROBLEM_FIELDS = {"type", "title", "status", "code", "detail"}
 
 
@@ -146,9 +147,12 @@ class ServiceProcess(Client):
 
 
 @contextlib.asynccontextmanager
-async def launched(folder: Path, *arguments: str) -> AsyncIterator[ServiceProcess]:
+async def launched(
+    folder: Path, *arguments: str, program: Sequence[str] = COMMAND
+) -> AsyncIterator[ServiceProcess]:
     """Run the service's command on a free port; kill it when the block ends."""
-    process = await spawn("--port", "0", "--database", str(folder / "state.db"), *arguments)
+    place = ("--port", "0", "--database", str(folder / "state.db"))
+    process = await spawn(*place, *arguments, program=program)
     try:
         assert process.stdout is not None
         line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
@@ -163,14 +167,16 @@ async def launched(folder: Path, *arguments: str) -> AsyncIterator[ServiceProces
 
 
 async def spawn(
-    *arguments: str, environment: Mapping[str, str] | None = None
+    *arguments: str,
+    environment: Mapping[str, str] | None = None,
+    program: Sequence[str] = COMMAND,
 ) -> asyncio.subprocess.Process:
     """Start `python -m state_service` without waiting for it."""
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(ENVIRONMENT_PREFIX)
     }
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "state_service", *arguments),
+        *(sys.executable, *program, *arguments),
         cwd=REPOSITORY,
         env=clean | dict(environment or {}),
         stdin=asyncio.subprocess.DEVNULL,

@@ -52,7 +52,7 @@ async def test_the_four_promised_numbers_mean_what_they_say(tmp_path: Path) -> N
 
 
 async def test_the_other_statistics_add_up(tmp_path: Path) -> None:
-    async with serving(tmp_path) as server:
+    async with serving(tmp_path, durability="snapshot") as server:
         await _some_traffic(server)
         stats = await server.get("/stats")
         assert stats["accepted"] + stats["late"] + stats["future"] == stats["events_processed"]

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from state_service.batch_keys import BatchCounts, SeenKey
+from state_service.formats import decode_keys, decode_segment_block
 from state_service.service import StateService
 from state_service.settings import Settings
-from state_service.snapshot import SnapshotStore, decode_segment
+from state_service.snapshot import SnapshotStore
+from state_service.store import Store
 from state_service.wire import Batch
 
 NOW = 1_000_000.0
@@ -24,11 +26,23 @@ QUANTILES = (0.0, 0.1, 0.5, 1.0)
 @asynccontextmanager
 async def _service(folder: Path, now: float = NOW, **settings: Any) -> AsyncIterator[StateService]:
     """Give a restored service whose clock stands still; it snapshots when the block ends."""
-    store = await SnapshotStore.open(folder / "state.db")
-    service = StateService(Settings(**settings), store, clock=lambda: now)
-    await service.restore()
-    yield service
-    await service.close()
+    # A long interval: tests take their snapshots themselves.
+    given: dict[str, Any] = {
+        "database": str(folder / "state.db"),
+        "snapshot_interval_seconds": 3600.0,
+    } | settings
+    service = await StateService.open(Settings(**given), clock=lambda: now)
+    running = asyncio.create_task(service.run())
+    try:
+        for _ in range(2000):
+            if service.phase == "ready":
+                break
+            await asyncio.sleep(0.001)
+        yield service
+    finally:
+        service.stop()
+        await running
+        await service.close()
 
 
 def _batch(key: str, moment: float, count: int = 50) -> Batch:
@@ -48,9 +62,18 @@ def _rows(folder: Path, query: str) -> list[Any]:
         return database.execute(query).fetchall()
 
 
+def _keys(folder: Path) -> list[str]:
+    """Return the keys in the snapshot on disk."""
+    query = (
+        "SELECT payload, crc32 FROM block JOIN key_set ON number >= first_block "
+        "AND number < first_block + blocks ORDER BY number"
+    )
+    return [seen.key for row in _rows(folder, query) for seen in decode_keys(*row)]
+
+
 async def test_what_comes_back_is_what_was_there_to_the_last_bit(tmp_path: Path) -> None:
     async with _service(tmp_path) as service:
-        service.record([_batch("one", NOW), _batch("eleven", NOW)])
+        await service.record([_batch("one", NOW), _batch("eleven", NOW)])
         before = [service.windows.summary(user, NOW, quantiles=QUANTILES) for user in USERS]
         medians = service.windows.medians(USERS, NOW)
         live, users = service.windows.live_events, service.windows.active_users
@@ -72,7 +95,7 @@ async def test_extreme_scores_survive(tmp_path: Path) -> None:
     scores = [1.7976931348623157e308, 5e-324, -0.0, -1e300]
     async with _service(tmp_path) as service:
         for number, score in enumerate(scores):
-            service.record([Batch(f"k{number}", [f"u{number}"], [NOW], [score])])
+            await service.record([Batch(f"k{number}", [f"u{number}"], [NOW], [score])])
     async with _service(tmp_path) as service:
         medians = service.windows.medians([f"u{number}" for number in range(4)], NOW).medians
         assert medians.tobytes() == np.array(scores).tobytes()
@@ -81,9 +104,9 @@ async def test_extreme_scores_survive(tmp_path: Path) -> None:
 async def test_batches_are_known_after_a_restart_with_what_they_counted(tmp_path: Path) -> None:
     batch = Batch("k", ["u", "u", "u"], [NOW, NOW - 999, NOW + 999], [1.0, 2.0, 3.0])
     async with _service(tmp_path) as service:
-        service.record([batch])
+        await service.record([batch])
     async with _service(tmp_path) as service:
-        (outcome,) = service.record([batch])
+        (outcome,) = await service.record([batch])
         assert outcome.duplicate
         assert outcome.counts == BatchCounts(accepted=1, late=1, future=1)
         assert service.windows.summary("u", NOW).count == 1
@@ -91,14 +114,14 @@ async def test_batches_are_known_after_a_restart_with_what_they_counted(tmp_path
 
 async def test_a_key_is_kept_exactly_as_long_as_its_events_can_be_asked_for(tmp_path: Path) -> None:
     async with _service(tmp_path) as service:
-        service.record([Batch("k", ["u"], [NOW + 60], [1.0])])
+        await service.record([Batch("k", ["u"], [NOW + 60], [1.0])])
     async with _service(tmp_path, NOW + 360) as service:
         assert service.keys.find("k") is not None
         assert service.windows.summary("u", NOW + 360).count == 1
     async with _service(tmp_path, NOW + 361) as service:
         assert service.keys.find("k") is None
         assert service.windows.summary("u", NOW + 361).count == 0
-    assert _rows(tmp_path, "SELECT * FROM batch_key") == []
+    assert _keys(tmp_path) == []
 
 
 async def test_a_segment_is_written_once_and_a_snapshot_of_nothing_new_writes_none(
@@ -114,13 +137,13 @@ async def test_a_segment_is_written_once_and_a_snapshot_of_nothing_new_writes_no
             "BEGIN INSERT INTO written VALUES (new.number); END;"
         )
     async with _service(tmp_path) as service:
-        service.record([_batch("one", NOW)])
+        await service.record([_batch("one", NOW)])
         assert await service.snapshot()
         assert await service.snapshot()
-        service.record([_batch("three", NOW)])
+        await service.record([_batch("three", NOW)])
         assert await service.snapshot()
     async with _service(tmp_path) as service:
-        service.record([_batch("seventh", NOW)])
+        await service.record([_batch("seventh", NOW)])
     assert _rows(tmp_path, "SELECT number FROM written") == [(1,), (2,), (3,)]
 
 
@@ -130,7 +153,7 @@ async def test_expired_segments_are_deleted_so_the_file_stays_as_large_as_the_wi
     largest = 0
     for step in range(12):
         async with _service(tmp_path, NOW + 200 * step) as service:
-            service.record([_batch(f"key {step}", NOW + 200 * step, count=2000)])
+            await service.record([_batch(f"key {step}", NOW + 200 * step, count=2000)])
         rows = _rows(tmp_path, "SELECT number FROM segment")
         assert len(rows) <= 4
         size = (tmp_path / "state.db").stat().st_size
@@ -139,57 +162,72 @@ async def test_expired_segments_are_deleted_so_the_file_stays_as_large_as_the_wi
     assert size <= 1.5 * largest
 
 
-async def test_a_snapshot_is_one_transaction(tmp_path: Path) -> None:
+async def test_a_snapshot_becomes_valid_in_one_transaction(tmp_path: Path) -> None:
     """While a snapshot is written, a reader sees either all of it or nothing."""
-    async with _service(tmp_path) as service:
-        service.record([_batch("one", NOW)])
+    async with _service(tmp_path, durability="snapshot") as service:
+        await service.record([_batch("one", NOW)])
         assert await service.snapshot()
         with closing(sqlite3.connect(tmp_path / "state.db")) as database:
             database.execute(
-                "CREATE TRIGGER stop BEFORE INSERT ON batch_key WHEN new.key = 'poison' "
+                "CREATE TRIGGER stop BEFORE UPDATE ON covered "
                 "BEGIN SELECT RAISE(ABORT, 'stopped on the way'); END"
             )
-        service.record([_batch("three", NOW), Batch("poison", ["p"], [NOW], [1.0])])
-        assert not await service.snapshot()
-        assert _rows(tmp_path, "SELECT number FROM segment") == [(1,)]
-        assert _rows(tmp_path, "SELECT key FROM batch_key") == [("one",)]
+        await service.record([_batch("three", NOW)])
+        for _ in range(2):
+            assert not await service.snapshot()
+            assert _rows(tmp_path, "SELECT number FROM segment") == [(1,)]
+            assert _keys(tmp_path) == ["one"]
         with closing(sqlite3.connect(tmp_path / "state.db")) as database:
             database.execute("DROP TRIGGER stop")
         assert await service.snapshot()
-        assert _rows(tmp_path, "SELECT number FROM segment") == [(1,), (2,)]
-        keys = _rows(tmp_path, "SELECT key FROM batch_key ORDER BY key")
-        assert keys == [("one",), ("poison",), ("three",)]
+        assert len(_rows(tmp_path, "SELECT number FROM segment")) == 2
+        assert sorted(_keys(tmp_path)) == ["one", "three"]
+        # Nothing is left of the attempts that failed.
+        blocks = (
+            "SELECT sum(blocks) FROM (SELECT blocks FROM segment UNION ALL SELECT 1 FROM key_set)"
+        )
+        assert _rows(tmp_path, "SELECT count(*) FROM block") == _rows(tmp_path, blocks)
 
 
 async def test_what_a_snapshot_holds_does_not_change_while_it_is_being_written(
     tmp_path: Path,
 ) -> None:
     """Events that arrive meanwhile, and their keys, belong to the next one, together."""
-    async with _service(tmp_path) as service:
-        service.record([_batch("one", NOW)])
+    async with _service(tmp_path, durability="snapshot") as service:
+        await service.record([_batch("one", NOW)])
         writing = asyncio.create_task(service.snapshot())
         steps = 0
         while not writing.done():
             await asyncio.sleep(0)
-            service.record([Batch(f"meanwhile {steps}", ["u"], [NOW], [1.0])])
+            await service.record([Batch(f"meanwhile {steps}", ["u"], [NOW], [1.0])])
             steps += 1
         assert await writing
         assert steps >= 2
-        rows = _rows(tmp_path, "SELECT number, payload, crc32 FROM segment")
-        assert sum(len(decode_segment(*row).scores) for row in rows) == 50
-        assert _rows(tmp_path, "SELECT key FROM batch_key") == [("one",)]
+        query = "SELECT payload, crc32 FROM block JOIN segment ON block.number = first_block"
+        rows = _rows(tmp_path, query)
+        assert sum(len(decode_segment_block(*row).scores) for row in rows) == 50
+        assert _keys(tmp_path) == ["one"]
     async with _service(tmp_path) as service:
         assert service.windows.live_events == 50 + steps
 
 
-async def test_the_store_gives_back_the_keys_it_was_given(tmp_path: Path) -> None:
-    store = await SnapshotStore.open(tmp_path / "deep" / "er" / "state.db")
+async def test_keys_come_back_oldest_first_and_only_those_that_are_still_remembered(
+    tmp_path: Path,
+) -> None:
+    store = await Store.open(tmp_path / "deep" / "er" / "state.db")
     keys = [
-        SeenKey("new", NOW + 0.1, BatchCounts(1, 2, 3)),
         SeenKey("old", NOW - 9, BatchCounts(4, 5, 6)),
+        SeenKey("new", NOW + 0.1, BatchCounts(1, 2, 3)),
     ]
-    await store.write([], set(), keys, NOW - 10)
-    assert await store.load_keys(NOW - 10) == [keys[1], keys[0]]
-    assert await store.load_keys(NOW) == [keys[0]]
+    snapshot = await SnapshotStore.open(store)
+    await snapshot.commit([], await snapshot.write_keys(keys[:1]), NOW - 10, covered=1)
+    await snapshot.commit([], await snapshot.write_keys(keys[1:]), NOW - 10, covered=2)
+    for reader in (snapshot, await SnapshotStore.open(store)):
+        assert await reader.load_keys(NOW - 10) == (keys, [])
+        assert await reader.load_keys(NOW) == ([keys[1]], [])
+    await snapshot.commit([], None, NOW, covered=3)
+    await snapshot.sweep()
+    assert await snapshot.load_keys(NOW - 10) == ([keys[1]], [])
+    assert await store.read("SELECT count(*) FROM block") == [(1,)]
     assert store.size_bytes() > 0
     await store.close()

@@ -8,7 +8,6 @@ import pytest
 from state_service.app_keys import BACKGROUND
 from state_service.service import StateService
 from state_service.settings import Settings
-from state_service.snapshot import SnapshotStore
 from tests.state_service.state_support import batch, serving
 
 
@@ -31,8 +30,7 @@ async def test_a_service_stopped_while_it_restores_never_becomes_ready(
         for number in range(3):
             await server.record(batch(f"k{number}", ["u"], [0.5]))
             await server.service.snapshot()
-    store = await SnapshotStore.open(tmp_path / "state.db")
-    service = StateService(Settings(), store)
+    service = await StateService.open(Settings(database=str(tmp_path / "state.db")))
     running = asyncio.create_task(service.run())
     for _ in range(steps):
         await asyncio.sleep(0)

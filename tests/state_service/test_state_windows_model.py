@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import math
 import statistics
-import zlib
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import hypothesis.strategies as st
@@ -20,7 +19,12 @@ from hypothesis.stateful import (
 )
 
 from state_service.errors import HistoryError
-from state_service.snapshot import decode_segment, encode_segment
+from state_service.formats import (
+    checksum,
+    decode_segment_block,
+    encode_segment,
+    join_blocks,
+)
 from state_service.windows import ACCEPTED, FUTURE, LATE, WindowRules, Windows
 
 if TYPE_CHECKING:
@@ -48,10 +52,12 @@ def _restarted(windows: Windows) -> Windows:
     windows.seal()
     fresh = Windows(windows.rules)
     for segment in windows.segments:
-        payload = encode_segment(segment, windows.user_ids(segment))
-        stored = decode_segment(segment.number, payload, zlib.crc32(payload))
+        payloads = encode_segment(segment, windows.user_ids(segment), block_rows=3)
+        stored = join_blocks(
+            [decode_segment_block(payload, checksum(payload)) for payload in payloads]
+        )
         fresh.restore(
-            stored.number, stored.user_ids, stored.counts, stored.timestamps, stored.scores
+            segment.number, stored.user_ids, stored.counts, stored.timestamps, stored.scores
         )
     return fresh
 

@@ -1,0 +1,237 @@
+"""Reading a database without the service: `check`, `dump` and `backup` of the command line.
+
+The file is opened read-only and read in one transaction, so what is seen is the state of one
+moment, also while a service goes on writing it; the service is not held up.
+"""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from state_service.errors import StorageError
+from state_service.formats import (
+    DamagedError,
+    Group,
+    StoredSegment,
+    decode_group,
+    decode_keys,
+    decode_segment_block,
+)
+from state_service.schema import EXPECTED_TABLES, SCHEMA_VERSION, require_known
+
+
+class Content(NamedTuple):
+    """What a database holds: counts, and a sentence for each problem found."""
+
+    events: int
+    keys: int
+    segments: int
+    journal_rows: int
+    quarantined: int
+    problems: list[str]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a database of this version for reading. Raises `StorageError` saying what is wrong."""
+    if not path.is_file():
+        raise StorageError(f"{path}: there is no such file")
+    # Without a write-ahead log nobody has it open: read it as it lies, and create no files beside.
+    live = path.with_name(path.name + "-wal").exists()
+    address = f"{path.resolve().as_uri()}?mode=ro{'' if live else '&immutable=1'}"
+    try:
+        connection = sqlite3.connect(address, uri=True, isolation_level=None)
+    except sqlite3.Error as error:
+        raise StorageError(f"{path}: {error}") from error
+    with contextlib.closing(connection):
+        try:
+            connection.execute("BEGIN")
+            _require_version(connection)
+        except (sqlite3.Error, StorageError) as error:
+            raise StorageError(f"{path}: {error}") from error
+        yield connection
+
+
+def _require_version(connection: sqlite3.Connection) -> None:
+    ((version,),) = connection.execute("PRAGMA user_version")
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    require_known(version, len(tables))
+    if version == 0:
+        raise StorageError("it is empty")
+    if version < SCHEMA_VERSION:
+        raise StorageError(
+            f"it has schema version {version}: start the service once to bring it up to "
+            f"{SCHEMA_VERSION}"
+        )
+    if missing := EXPECTED_TABLES - tables:
+        raise StorageError(f"it has no table {', '.join(sorted(missing))}")
+
+
+def inspect(path: Path) -> Content:
+    """Verify every page, checksum, record and invariant. Raises `StorageError` when it cannot."""
+    with opened(path) as connection:
+        try:
+            return _Inspector(connection).inspect()
+        except sqlite3.Error as error:
+            raise StorageError(f"{path}: {error}") from error
+
+
+class _Inspector:
+    """Reads one database through and collects what is wrong with it."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._query = connection.execute
+        self._problems: list[str] = []
+        self._owner_of: dict[int, str] = {}  # by block
+        self._aside = set(self._query("SELECT record, number FROM quarantine"))
+
+    def inspect(self) -> Content:
+        found = self._query("PRAGMA integrity_check").fetchall()
+        self._problems += [f"the file: {text}" for (text,) in found if text != "ok"]
+        events, segments = self._segments()
+        keys = self._key_sets()
+        journal_rows, more_events, more_keys = self._journal()
+        return Content(
+            events=events + more_events,
+            keys=keys + more_keys,
+            segments=segments,
+            journal_rows=journal_rows,
+            quarantined=len(self._aside),
+            problems=self._problems,
+        )
+
+    def _segments(self) -> tuple[int, int]:
+        events = segments = 0
+        for number, first, blocks in self._query("SELECT * FROM segment ORDER BY number"):
+            segments += 1
+            name = f"segment {number}"
+            for block, row in self._blocks(name, first, blocks):
+                try:
+                    events += len(decode_segment_block(*row).scores)
+                except DamagedError as error:
+                    self._problems.append(f"{name}, block {block}: {error}")
+        return events, segments
+
+    def _key_sets(self) -> int:
+        keys = 0
+        for first, blocks, newest_seen_at in self._query("SELECT * FROM key_set"):
+            name = f"key set {first}"
+            for block, row in self._blocks(name, first, blocks):
+                try:
+                    seen = decode_keys(*row)
+                except DamagedError as error:
+                    self._problems.append(f"{name}, block {block}: {error}")
+                    continue
+                keys += len(seen)
+                if max(item.seen_at for item in seen) > newest_seen_at:
+                    self._problems.append(f"{name}: a key is newer than the catalogue says")
+        return keys
+
+    def _blocks(
+        self, name: str, first: int, blocks: int
+    ) -> Iterator[tuple[int, tuple[bytes, int]]]:
+        """Yield a range of blocks; note those that are missing, or somebody else's too."""
+        for block in range(first, first + blocks):
+            if self._owner_of.setdefault(block, name) != name:
+                self._problems.append(
+                    f"{name}, block {block}: it is in {self._owner_of[block]} as well"
+                )
+            row = self._query(
+                "SELECT CAST(payload AS BLOB), crc32 FROM block WHERE number = ?", (block,)
+            ).fetchone()
+            if row is not None:
+                yield block, row
+            elif ("block", block) not in self._aside:
+                self._problems.append(f"{name}, block {block}: it is gone")
+
+    def _journal(self) -> tuple[int, int, int]:
+        rows = events = keys = 0
+        covered = [sequence for (sequence,) in self._query("SELECT sequence FROM covered")]
+        if len(covered) != 1:
+            self._problems.append(f"the table covered has {len(covered)} rows, not 1")
+        expected = max(covered, default=0) + 1
+        for sequence, group, problem in _uncovered(self._query):
+            rows += 1
+            while ("journal", expected) in self._aside:
+                expected += 1
+            if sequence > expected:
+                self._problems.append(f"journal row {expected}: it is gone, later ones are there")
+            expected = sequence + 1
+            if group is None:
+                self._problems.append(f"journal row {sequence}: {problem}")
+            else:
+                events += len(group.user_ids)
+                keys += len(group.keys)
+        return rows, events, keys
+
+
+def _uncovered(
+    execute: Callable[[str], Iterable[Any]],
+) -> Iterator[tuple[int, Group | None, str]]:
+    query = (
+        "SELECT sequence, CAST(payload AS BLOB), crc32 FROM journal "
+        "WHERE sequence > coalesce((SELECT max(sequence) FROM covered), 0) ORDER BY sequence"
+    )
+    for sequence, payload, crc32 in execute(query):
+        try:
+            yield sequence, decode_group(payload, crc32), ""
+        except DamagedError as error:
+            yield sequence, None, str(error)
+
+
+def stored_events(path: Path, problems: list[str]) -> Iterator[tuple[list[str], Any, Any]]:
+    """Yield (user ids, timestamps, scores) of what is held, an entry an event, piece by piece.
+
+    Damaged pieces are left out and named in `problems`. Raises `StorageError`.
+    """
+    with opened(path) as connection:
+        try:
+            query = (
+                "SELECT block.number, CAST(payload AS BLOB), crc32 FROM segment "
+                "JOIN block ON block.number BETWEEN first_block AND first_block + blocks - 1 "
+                "ORDER BY segment.number, block.number"
+            )
+            for block, payload, crc32 in connection.execute(query):
+                try:
+                    stored = decode_segment_block(payload, crc32)
+                except DamagedError as error:
+                    problems.append(f"block {block}: {error}")
+                    continue
+                yield _owners(stored), stored.timestamps, stored.scores
+            for sequence, group, problem in _uncovered(connection.execute):
+                if group is None:
+                    problems.append(f"journal row {sequence}: {problem}")
+                else:
+                    yield group.user_ids, group.timestamps, group.scores
+        except sqlite3.Error as error:
+            raise StorageError(f"{path}: {error}") from error
+
+
+def _owners(stored: StoredSegment) -> list[str]:
+    runs = zip(stored.user_ids, stored.counts.tolist(), strict=True)
+    return [user_id for user_id, count in runs for _ in range(count)]
+
+
+def back_up(path: Path, target: Path) -> int:
+    """Copy the database, as it is at this moment, to a new file; return its size in bytes.
+
+    Raises `StorageError`; a target that exists is left alone, one that cannot be finished removed.
+    """
+    with opened(path) as connection:
+        try:
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except OSError as error:
+            raise StorageError(f"{target}: {error.strerror}") from error
+        try:
+            connection.execute("COMMIT")  # the copy is a transaction of its own
+            with contextlib.closing(sqlite3.connect(target)) as copy:
+                connection.backup(copy)
+        except BaseException as error:
+            target.unlink(missing_ok=True)
+            if isinstance(error, sqlite3.Error):
+                raise StorageError(f"{target}: {error}") from error
+            raise
+    return target.stat().st_size

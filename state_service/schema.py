@@ -1,0 +1,118 @@
+"""The database's tables, and how a file of an older version becomes one of this version.
+
+`PRAGMA user_version` says which version a file has. Version 1 is what the first release wrote: a
+row per segment and a row per batch key, no journal. It is migrated when the service opens it, in
+one transaction: a kill on the way leaves the old file. A newer version is refused in a sentence.
+"""
+
+import aiosqlite
+
+from state_service.batch_keys import BatchCounts, SeenKey
+from state_service.errors import StorageError
+from state_service.formats import BLOCK_ROWS, checksum, encode_keys
+
+SCHEMA_VERSION = 2
+
+_TABLES = """
+CREATE TABLE segment (
+  number INTEGER PRIMARY KEY, first_block INTEGER NOT NULL, blocks INTEGER NOT NULL
+);
+CREATE TABLE key_set (
+  first_block INTEGER PRIMARY KEY, blocks INTEGER NOT NULL, newest_seen_at REAL NOT NULL
+);
+CREATE TABLE journal (
+  sequence INTEGER PRIMARY KEY, crc32 INTEGER NOT NULL, payload BLOB NOT NULL
+);
+CREATE TABLE covered (sequence INTEGER NOT NULL);
+INSERT INTO covered VALUES (0);
+CREATE TABLE quarantine (
+  record TEXT NOT NULL, number INTEGER NOT NULL, crc32 INTEGER NOT NULL, payload BLOB NOT NULL
+);
+"""
+_BLOCK = """
+CREATE TABLE block (number INTEGER PRIMARY KEY, crc32 INTEGER NOT NULL, payload BLOB NOT NULL);
+"""
+# Version 1 kept a segment in one row whose payload is what a block holds today.
+_BLOCKS_OF_VERSION_1 = """
+ALTER TABLE segment RENAME TO block;
+ALTER TABLE quarantine RENAME TO quarantine_1;
+"""
+_CONTENT_OF_VERSION_1 = """
+INSERT INTO segment SELECT number, number, 1 FROM block;
+INSERT INTO quarantine SELECT 'block', number, crc32, payload FROM quarantine_1;
+DROP TABLE quarantine_1;
+"""
+_DROP_KEYS_OF_VERSION_1 = "DROP TABLE batch_key;"
+_VERSION = f"PRAGMA user_version = {SCHEMA_VERSION};"
+
+EXPECTED_TABLES = {"block", "segment", "key_set", "journal", "covered", "quarantine"}
+
+
+def require_known(version: int, tables: int) -> None:
+    """Raise `StorageError` for a file that this program cannot read; 0 tables is a new file."""
+    if version > SCHEMA_VERSION:
+        raise StorageError(
+            f"it has schema version {version}, this program reads up to {SCHEMA_VERSION}"
+        )
+    if version == 0 and tables:
+        raise StorageError("it is another program's database")
+
+
+async def prepare(connection: aiosqlite.Connection, synchronous: str) -> None:
+    """Make a new file ours or migrate an old one; refuse, before writing, any other.
+
+    `synchronous` is SQLite's word for when it waits for the disk: NORMAL or FULL.
+    """
+    version = await _scalar(connection, "PRAGMA user_version")
+    require_known(version, await _scalar(connection, "SELECT count(*) FROM sqlite_master"))
+    await connection.execute_fetchall("PRAGMA journal_mode = WAL")
+    await connection.execute_fetchall(f"PRAGMA synchronous = {synchronous}")
+    if version == 0:
+        await connection.executescript(f"BEGIN;{_BLOCK}{_TABLES}{_VERSION}COMMIT;")
+    elif version == 1:
+        await _migrate_from_1(connection)
+
+
+async def _migrate_from_1(connection: aiosqlite.Connection) -> None:
+    await connection.execute_fetchall("BEGIN IMMEDIATE")
+    try:
+        for statement in _statements(_BLOCKS_OF_VERSION_1, _TABLES, _CONTENT_OF_VERSION_1):
+            await connection.execute_fetchall(statement)
+        await _move_keys_of_version_1(connection)
+        for statement in _statements(_DROP_KEYS_OF_VERSION_1, _VERSION):
+            await connection.execute_fetchall(statement)
+        await connection.execute_fetchall("COMMIT")
+    except BaseException:
+        await connection.rollback()
+        raise
+
+
+async def _move_keys_of_version_1(connection: aiosqlite.Connection) -> None:
+    number = await _scalar(
+        connection,
+        "SELECT max(n) FROM (SELECT max(number) AS n FROM block UNION ALL "
+        "SELECT max(number) FROM quarantine)",
+    )
+    query = "SELECT key, seen_at, accepted, late, future FROM batch_key ORDER BY seen_at"
+    async with connection.execute(query) as rows:
+        while some := list(await rows.fetchmany(BLOCK_ROWS)):
+            number += 1
+            seen = [SeenKey(key, seen_at, BatchCounts(*counts)) for key, seen_at, *counts in some]
+            payload = encode_keys(seen)
+            await connection.execute_fetchall(
+                "INSERT INTO block VALUES (?, ?, ?)", (number, checksum(payload), payload)
+            )
+            await connection.execute_fetchall(
+                "INSERT INTO key_set VALUES (?, 1, ?)", (number, seen[-1].seen_at)
+            )
+
+
+def _statements(*scripts: str) -> list[str]:
+    """Cut scripts up: SQLite's own `executescript` would end the transaction."""
+    parts = [part.strip() for script in scripts for part in script.split(";")]
+    return [part for part in parts if part]
+
+
+async def _scalar(connection: aiosqlite.Connection, query: str) -> int:
+    rows = list(await connection.execute_fetchall(query))
+    return int(rows[0][0] or 0)

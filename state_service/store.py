@@ -1,0 +1,145 @@
+"""The database file: opened once, locked against a second service, written bit by bit.
+
+All writing goes through one connection, whose thread does one thing after the other, and every
+writer holds the lock for one small transaction. So a journal commit waits behind at most one bite
+of a snapshot or of a clean-up, never behind the whole of it.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal, Self
+
+import aiosqlite
+import structlog
+
+from state_service import schema
+from state_service.errors import StorageError
+
+log = structlog.get_logger()
+
+Durability = Literal["journal", "full", "snapshot"]
+
+_COPY_ASIDE = {
+    "block": "INSERT INTO quarantine SELECT 'block', * FROM block WHERE number = ?",
+    "journal": "INSERT INTO quarantine SELECT 'journal', * FROM journal WHERE sequence = ?",
+}
+_DELETE = {
+    "block": "DELETE FROM block WHERE number = ?",
+    "journal": "DELETE FROM journal WHERE sequence = ?",
+}
+
+
+class Store:
+    """One open database. Reads are plain; writes are `write` or a `transaction`."""
+
+    def __init__(self, path: Path, connection: aiosqlite.Connection, lock: IO[bytes]) -> None:
+        self.path = path
+        self._connection = connection
+        self._file_lock = lock
+        self._writing = asyncio.Lock()  # first come, first served
+
+    @classmethod
+    async def open(cls, path: Path, durability: Durability = "journal") -> Self:
+        """Open or create the database. Raises `StorageError` saying what to do.
+
+        `full` waits for the disk at every commit, which a power loss cannot undo; the others
+        leave that to the operating system, which outlives the process.
+        """
+        lock = _lock(path)
+        try:
+            # A file that cannot be opened says why here; aiosqlite's thread would say it twice.
+            with path.open("ab"):
+                pass
+            connection = await aiosqlite.connect(path, isolation_level=None)
+        except (OSError, aiosqlite.Error) as error:
+            lock.close()
+            raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
+        try:
+            await schema.prepare(connection, "FULL" if durability == "full" else "NORMAL")
+        except (aiosqlite.Error, StorageError) as error:
+            lock.close()
+            await connection.close()
+            raise StorageError(
+                f"{path} cannot be used: {error}; move it away or name another file "
+                "(setting: database)"
+            ) from error
+        return cls(path, connection, lock)
+
+    async def read(self, query: str, *parameters: object) -> list[Any]:
+        """Return all the rows of a query."""
+        return list(await self._connection.execute_fetchall(query, parameters))
+
+    async def write(self, statement: str, *parameters: object) -> None:
+        """Run one statement as a transaction of its own. Raises `aiosqlite.Error`."""
+        async with self._writing:
+            self._require_file()
+            await self._connection.execute_fetchall(statement, parameters)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
+        """Do all of the block or nothing. Raises `aiosqlite.Error`. Keep it short."""
+        async with self._writing:
+            self._require_file()
+            await self._connection.execute_fetchall("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                await self._connection.execute_fetchall("COMMIT")
+            except BaseException:
+                await self._connection.rollback()
+                raise
+
+    async def quarantine(self, record: Literal["block", "journal"], number: int) -> None:
+        """Put a damaged row where a person can look at it, and where it is not found again."""
+        try:
+            async with self.transaction() as connection:
+                await connection.execute_fetchall(_COPY_ASIDE[record], (number,))
+                await connection.execute_fetchall(_DELETE[record], (number,))
+        except aiosqlite.Error as error:  # a full disk must not keep the rest from being served
+            log.error(  # noqa: TRY400 - expected, and the reason says it all
+                "it stays where it is", record=record, number=number, reason=str(error)
+            )
+
+    async def delete(self, record: Literal["block", "journal"], numbers: Sequence[int]) -> None:
+        """Delete a few rows, in one transaction."""
+        async with self.transaction() as connection:
+            await connection.executemany(_DELETE[record], [(number,) for number in numbers])
+
+    def size_bytes(self) -> int:
+        """Bytes on disk, write-ahead log included."""
+        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        return sum(file.stat().st_size for file in files if file.exists())
+
+    async def close(self) -> None:
+        """Close the database, folding the write-ahead log in."""
+        try:
+            await self._connection.close()
+        finally:
+            self._file_lock.close()
+
+    def _require_file(self) -> None:
+        if not self.path.exists():  # SQLite would go on writing into the deleted file
+            raise aiosqlite.OperationalError(f"{self.path} has been deleted; restart the service")
+
+
+def _lock(path: Path) -> IO[bytes]:
+    """Hold the file's lock until closed: two services would overwrite each other's segments.
+
+    The lock dies with its process, so a kill leaves nothing to clean up.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(path.name + ".lock").open("ab")
+    except OSError as error:
+        raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise StorageError(
+            f"{path} is in use by another state service: stop it or name another file "
+            "(setting: database)"
+        ) from error
+    return lock
