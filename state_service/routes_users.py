@@ -10,9 +10,8 @@ from state_service import wire
 from state_service.answering import answered
 from state_service.app_keys import SERVICE
 from state_service.bodies import read_body
-from state_service.parameters import WindowQuestion, read_window_question
+from state_service.parameters import read_window_question
 from state_service.service import StateService
-from state_service.statistics import Summary
 
 routes = web.RouteTableDef()
 
@@ -23,11 +22,14 @@ async def get_median(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     service.require_ready()
     question = read_window_question(request.query, service.settings)
-    summary = await _summary(service, request, question)
+    user_id = _user_id(service, request)
+    summary = await answered(
+        service.windows.median_question(user_id, service.clock(), question.window, question.at)
+    )
     service.counters.median_requests += 1
     return _json(
         {
-            "user_id": request.match_info["user_id"],
+            "user_id": user_id,
             "median": summary.median,
             "count": summary.count,
             "window_seconds": question.window or service.settings.window_seconds,
@@ -42,10 +44,15 @@ async def get_user_stats(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     service.require_ready()
     question = read_window_question(request.query, service.settings, quantiles=True)
-    summary = await _summary(service, request, question)
+    user_id = _user_id(service, request)
+    summary = await answered(
+        service.windows.question(
+            user_id, service.clock(), question.window, question.at, question.quantiles
+        )
+    )
     return _json(
         {
-            "user_id": request.match_info["user_id"],
+            "user_id": user_id,
             "count": summary.count,
             "min": summary.min,
             "max": summary.max,
@@ -91,16 +98,10 @@ async def post_medians(request: web.Request) -> web.Response:
     )
 
 
-async def _summary(
-    service: StateService, request: web.Request, question: WindowQuestion
-) -> Summary:
+def _user_id(service: StateService, request: web.Request) -> str:
     user_id = request.match_info["user_id"]
     wire.check_user_id(user_id, service.settings)
-    return await answered(
-        service.windows.question(
-            user_id, service.clock(), question.window, question.at, question.quantiles
-        )
-    )
+    return user_id
 
 
 def _or_none(value: float) -> float | None:

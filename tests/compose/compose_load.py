@@ -26,7 +26,7 @@ class Load:
         self._user_id = user_id
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._send_until_stopped)
-        self.acknowledged_at: list[float] = []
+        self.acknowledged = 0
         self.failures = 0
         self._abandoned = False
 
@@ -41,8 +41,8 @@ class Load:
 
     def wait_for(self, count: int) -> None:
         """Wait until so many more have been acknowledged."""
-        goal = len(self.acknowledged_at) + count
-        self._stack.wait_until(f"{goal} acknowledged", lambda: len(self.acknowledged_at) >= goal)
+        goal = self.acknowledged + count
+        self._stack.wait_until(f"{goal} acknowledged", lambda: self.acknowledged >= goal)
 
     def _send_until_stopped(self) -> None:
         number = 0
@@ -56,7 +56,7 @@ class Load:
         while not self._abandoned:
             with contextlib.suppress(urllib3.exceptions.HTTPError):
                 if self._stack.predict(document, Idempotency_Key=key).status == 200:
-                    self.acknowledged_at.append(time.monotonic())
+                    self.acknowledged += 1
                     return
             self.failures += 1
             time.sleep(5 * _PAUSE_SECONDS)

@@ -18,7 +18,6 @@ import urllib3
 from tests.readme import ROOT
 
 SERVICES = ("state-service", "torchserve")
-SNAPSHOT_SECONDS = 1.0
 _READY_SECONDS = 90.0
 
 
@@ -34,7 +33,6 @@ class ComposeStack:
             f"COMPOSE_PROJECT_NAME={self.project}\nMEDIANSERVE_VERSION=test\n"
             f"PUBLISH_SCORER_PORT={self.scorer_port}\nPUBLISH_STATE_PORT={self.state_port}\n"
             f"LIMIT_TORCHSERVE_CPUS={min(2, os.cpu_count() or 1)}\nLOAD_SECONDS=5\n"
-            f"STATE_SNAPSHOT_INTERVAL_SECONDS={SNAPSHOT_SECONDS:g}\n"
         )
 
     # --- docker -------------------------------------------------------------------------------

@@ -135,7 +135,7 @@ def test_every_setting_in_the_example_file_has_the_default_it_shows(stack: "Comp
     (stack.folder / "example.env").write_text(settings)
     (stack.folder / "empty.env").write_text("")
     both = [
-        stack.compose("--profile", "load", "--env-file", file, "config", "--no-env-resolution")
+        stack.compose("--profile", "load", "--env-file", file, "config")
         for file in ("example.env", "empty.env")
     ]
     assert both[0] == both[1]

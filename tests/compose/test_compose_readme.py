@@ -4,6 +4,7 @@ import re
 import subprocess
 from typing import TYPE_CHECKING
 
+from tests.compose.conftest import event
 from tests.readme import Example, assert_shown, examples, last_document
 
 if TYPE_CHECKING:
@@ -39,8 +40,11 @@ def test_the_readme_s_curls_answer_the_same_as_without_containers(stack: "Compos
 
 
 def test_the_readme_s_container_commands_run_in_order(stack: "ComposeStack") -> None:
+    assert stack.predict(event("backed-up")).status == 200
     commands = [example for example in examples() if example.section == CONTAINERS]
     assert len(commands) >= 5
     for example in commands:
         run(stack, example)
+        if "state-backup.db" in example.command:  # backed up, and then restored from nothing
+            assert stack.state("/users/backed-up/median")["count"] == 1
     stack.up()  # the last one ends it
