@@ -55,13 +55,21 @@ def _started(server: Server, *batches: Batch) -> "asyncio.Task[Any]":
     return asyncio.create_task(server.service.record(batches))
 
 
+async def _commit_held_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch, key: str
+) -> "tuple[_Gate, asyncio.Task[Any]]":
+    """Start recording a batch; its commit waits for the gate."""
+    gate = _Gate(server.service.journal, monkeypatch)
+    recording = _started(server, _batch(key))
+    await gate.reached()
+    return gate, recording
+
+
 async def test_what_comes_during_a_commit_shares_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path) as server:
-        gate = _Gate(server.service.journal, monkeypatch)
-        first = _started(server, _batch("first"))
-        await gate.reached()
+        gate, first = await _commit_held_back(server, monkeypatch, "first")
         others = [_started(server, _batch(f"k{number}", f"u{number}")) for number in range(50)]
         await asyncio.sleep(0.01)
         assert len(gate.groups) == 1
@@ -75,9 +83,7 @@ async def test_nothing_is_visible_or_acknowledged_before_its_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path) as server:
-        gate = _Gate(server.service.journal, monkeypatch)
-        recording = _started(server, _batch("k"))
-        await gate.reached()
+        gate, recording = await _commit_held_back(server, monkeypatch, "k")
         assert await server.service.snapshot()  # in between: it must not take the group in either
         assert (await server.get("/users/u/median"))["count"] == 0
         assert (await server.get("/stats"))["accepted"] == 0
@@ -93,9 +99,7 @@ async def test_a_key_twice_in_one_group_counts_once_whoever_sends_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path) as server:
-        gate = _Gate(server.service.journal, monkeypatch)
-        first = _started(server, _batch("other"))
-        await gate.reached()
+        gate, first = await _commit_held_back(server, monkeypatch, "other")
         twice = [_started(server, _batch("k", count=3)) for _ in range(2)]
         await asyncio.sleep(0.01)
         gate.open.set()
@@ -111,9 +115,7 @@ async def test_what_does_not_fit_is_refused_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path, max_live_events=10) as server:
-        gate = _Gate(server.service.journal, monkeypatch)
-        first = _started(server, _batch("first"))
-        await gate.reached()
+        gate, first = await _commit_held_back(server, monkeypatch, "first")
         sizes = {"a": 4, "b": 6, "c": 5, "d": 1}  # 1 is held: a fits, b no more, c does, d no more
         tasks = [_started(server, _batch(key, key, count=size)) for key, size in sizes.items()]
         gate.open.set()
@@ -169,9 +171,7 @@ async def test_clients_that_go_away_corrupt_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path) as server:
-        gate = _Gate(server.service.journal, monkeypatch)
-        committing = _started(server, _batch("committing"))
-        await gate.reached()
+        gate, committing = await _commit_held_back(server, monkeypatch, "committing")
         waiting = _started(server, _batch("waiting"))
         staying = _started(server, _batch("staying"))
         await asyncio.sleep(0)
@@ -191,9 +191,7 @@ async def test_a_fault_in_one_request_does_not_reach_its_neighbours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path) as server:
-        gate = _Gate(server.service.journal, monkeypatch)
-        first = _started(server, _batch("first"))
-        await gate.reached()
+        gate, first = await _commit_held_back(server, monkeypatch, "first")
         good = _started(server, _batch("good"))
         unforeseen: Any = ["u", 7]
         bad = _started(server, Batch("bad", unforeseen[1], [1.0], [1.0]))
@@ -208,9 +206,7 @@ async def test_only_so_many_requests_may_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path, max_requests_in_flight=3) as server:
-        gate = _Gate(server.service.journal, monkeypatch)
-        first = _started(server, _batch("first"))
-        await gate.reached()
+        gate, first = await _commit_held_back(server, monkeypatch, "first")
         waiting = [_started(server, _batch(f"k{number}")) for number in range(3)]
         await asyncio.sleep(0)
         with pytest.raises(UnavailableError, match="max_requests_in_flight"):
@@ -224,9 +220,7 @@ async def test_a_stop_records_what_waits_and_takes_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with serving(tmp_path) as server:
-        gate = _Gate(server.service.journal, monkeypatch)
-        first = _started(server, _batch("first"))
-        await gate.reached()
+        gate, first = await _commit_held_back(server, monkeypatch, "first")
         waiting = _started(server, _batch("waiting"))
         await asyncio.sleep(0)
         server.service.stop()
