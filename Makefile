@@ -12,6 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
+BENCH := $(VENV)/.bench-installed
 
 # Install the project with pip; a failure is one sentence, pip's own words are in the log.
 install = $(BIN)/python -m pip install --disable-pip-version-check \
@@ -20,7 +21,7 @@ install = $(BIN)/python -m pip install --disable-pip-version-check \
     sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test test-compose check format clean FORCE
+.PHONY: help run demo model test test-compose bench-engine check format clean FORCE
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +43,9 @@ test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker wi
 	@docker compose version >/dev/null 2>&1 || \
 	  { echo "error: this Docker has no Compose; install the plugin docker-compose 2.24 or newer" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/compose --timeout 600  # building counts to the first test
+
+bench-engine: $(BENCH)  ## measure the window engine beside its peers (ten minutes, a quiet machine)
+	@$(BIN)/python -m benchmarks.engine
 
 check: $(DEV)  ## lint, types, import contracts, Dockerfiles
 	@$(BIN)/ruff check .
@@ -72,6 +76,11 @@ $(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
 $(DEV): $(RUNTIME)
 	@echo "installing test and lint tools"
 	@$(call install,.[dev])
+	@touch $@
+
+$(BENCH): $(RUNTIME)
+	@echo "installing what the benchmarks compare with"
+	@$(call install,.[bench])
 	@touch $@
 
 model_store/inefficient_model.pt: handler/create_model.py handler/network.py | $(RUNTIME)
