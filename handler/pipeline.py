@@ -18,9 +18,10 @@ from handler.answering import Answer
 from handler.decoding import EventColumns, EventError
 from handler.errors import RequestError
 from handler.reading import Request, read_request
-from handler.recording import Batch, BatchResult, RecordingError, StateClient, group_by_bytes
+from handler.recording import Batch, BatchResult, RecordingError, StateClient, group_by_events
 from handler.scoring import Scorer
 from handler.settings import HandlerSettings
+from handler.stages import Stages
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +55,20 @@ class Pipeline:
         self._scorer = scorer
         self._state_client = state_client
         self._clock = clock
+        self._stages = Stages()
 
     def process(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer every request, in order. Never raises for anything a client can send."""
         received_at = self._clock()
-        opened = [self._open(request) for request in requests]
+        with self._stages.measure("decode"):
+            opened = [self._open(request) for request in requests]
         works = [item for item in opened if isinstance(item, _Work)]
-        self._score(works)
-        self._record([work for work in works if not (work.dry_run or work.answer)], received_at)
-        return [self._answer(item) for item in opened]
+        with self._stages.measure("score"):
+            self._score(works)
+        with self._stages.measure("record"):
+            self._record([work for work in works if not (work.dry_run or work.answer)], received_at)
+        with self._stages.measure("respond"):
+            return [self._answer(item) for item in opened]
 
     def _open(self, request: Request) -> _Work | Answer:
         """Read one request, or answer what is wrong with it."""
@@ -105,14 +111,16 @@ class Pipeline:
     def _record(self, works: list[_Work], received_at: float) -> None:
         """Store all requests' scores in one call (several only beyond its size limit)."""
         deadline = time.monotonic() + self._settings.forward_timeout_seconds
-        for group in group_by_bytes([work.body_bytes for work in works]):
+        for group in group_by_events([len(work.scores) for work in works]):
             self._record_together(works[group.start : group.stop], received_at, deadline)
 
     def _record_together(self, works: list[_Work], received_at: float, deadline: float) -> None:
         """Store in one call; what is refused together is tried one by one, to spare neighbours."""
         batches = [_batch(work, received_at) for work in works]
         try:
-            results = self._state_client.record(batches, deadline - time.monotonic())
+            results = self._state_client.record(
+                batches, deadline - time.monotonic(), self._stages.take()
+            )
         except RecordingError as error:
             if error.refused and len(works) > 1:
                 for work in works:
@@ -169,8 +177,8 @@ def _batch(work: _Work, received_at: float) -> Batch:
     return Batch(
         key=work.key,
         user_id=work.columns.user_ids,
-        timestamp=work.columns.timestamps.tolist(),
-        score=work.scores.tolist(),
+        timestamp=work.columns.timestamps,
+        score=work.scores,
         skipped=work.columns.total - len(work.scores),
         received_at=received_at,
         request_id=_passed_on(work.headers, "x-request-id"),

@@ -21,6 +21,7 @@ def add_metrics(app: web.Application) -> None:
     """Serve `/metrics`."""
     registry = CollectorRegistry()
     registry.register(_ServiceCollector(app[SERVICE]))
+    registry.register(app[SERVICE].stages.histogram)
     app.router.add_get("/metrics", make_aiohttp_handler(registry))
 
 

@@ -32,7 +32,6 @@ from typing import NamedTuple
 import aiosqlite
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from state_service.batch_keys import BatchCounts
 from state_service.errors import NotDurableError, UnavailableError
@@ -40,6 +39,7 @@ from state_service.formats import Group
 from state_service.journal import Journal
 from state_service.live import LiveState
 from state_service.settings import Settings
+from state_service.stages import Stages
 from state_service.status import Counters, JournalStatus
 from state_service.windows import ACCEPTED
 from state_service.wire import Batch
@@ -59,16 +59,14 @@ class BatchOutcome(NamedTuple):
 
 @dataclass(slots=True)
 class _Request:
-    """Batches that wait to be recorded, with their number columns as arrays."""
+    """Batches that wait to be recorded."""
 
     batches: Sequence[Batch]
-    timestamps: list[NDArray[np.float64]]
-    scores: list[NDArray[np.float64]]
     done: asyncio.Future[list[BatchOutcome]]
 
     @property
     def events(self) -> int:
-        return sum(map(len, self.timestamps))
+        return sum(len(batch.timestamps) for batch in self.batches)
 
 
 class _Plan(NamedTuple):
@@ -88,6 +86,7 @@ class Recorder:
     journal: Journal
     counters: Counters
     clock: Callable[[], float]
+    stages: Stages
     status: JournalStatus = field(default_factory=JournalStatus)
     _waiting: deque[_Request] = field(default_factory=deque)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -106,12 +105,7 @@ class Recorder:
                 "(max_requests_in_flight)",
                 "busy",
             )
-        request = _Request(
-            batches,
-            [np.array(batch.timestamp, np.float64) for batch in batches],
-            [np.array(batch.score, np.float64) for batch in batches],
-            asyncio.get_running_loop().create_future(),
-        )
+        request = _Request(batches, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
         self._changed.set()
         return await request.done
@@ -169,12 +163,10 @@ class Recorder:
         now = self.clock()
         state, keys = self.state, self.state.keys
         state.expire(now)
-        fresh: dict[str, tuple[Batch, NDArray[np.float64], NDArray[np.float64]]] = {}
-        for request in requests:
-            for item in zip(request.batches, request.timestamps, request.scores, strict=True):
-                key = item[0].key
-                if key not in fresh and keys.find(key) is None:
-                    fresh[key] = item
+        fresh: dict[str, Batch] = {}
+        for batch in chain.from_iterable(request.batches for request in requests):
+            if batch.key not in fresh and keys.find(batch.key) is None:
+                fresh[batch.key] = batch
         keys.check_room(len(fresh))
         group = self._judge_events(list(fresh.values()), now)
         new = {seen.key: seen.counts for seen in group.seen_keys()}
@@ -185,22 +177,20 @@ class Recorder:
             for batch in request.batches:
                 counts = new.get(batch.key) or keys.find(batch.key)
                 assert counts is not None
-                mine.append(BatchOutcome(counts, len(batch.user_id), batch.key not in to_come))
+                mine.append(BatchOutcome(counts, len(batch.user_ids), batch.key not in to_come))
                 to_come.discard(batch.key)
             outcomes.append(mine)
-        return _Plan(group, [item[0] for item in fresh.values()], outcomes)
+        return _Plan(group, list(fresh.values()), outcomes)
 
-    def _judge_events(
-        self, fresh: list[tuple[Batch, NDArray[np.float64], NDArray[np.float64]]], now: float
-    ) -> Group:
+    def _judge_events(self, fresh: list[Batch], now: float) -> Group:
         """Judge all events in one step; return those that are accepted, and each batch's counts."""
         windows = self.state.windows
-        user_ids = list(chain.from_iterable(batch.user_id for batch, _, _ in fresh))
-        timestamps = np.concatenate([column for _, column, _ in fresh] or [np.empty(0)])
-        scores = np.concatenate([column for _, _, column in fresh] or [np.empty(0)])
+        user_ids = list(chain.from_iterable(batch.user_ids for batch in fresh))
+        timestamps = np.concatenate([batch.timestamps for batch in fresh] or [np.empty(0)])
+        scores = np.concatenate([batch.scores for batch in fresh] or [np.empty(0)])
         verdicts = windows.judge(user_ids, timestamps, now).verdicts
         batch_of = np.repeat(
-            np.arange(len(fresh)), np.array([len(column) for _, column, _ in fresh], np.int64)
+            np.arange(len(fresh)), np.array([len(batch.user_ids) for batch in fresh], np.int64)
         )
         # Verdicts are 0, 1, 2 in the order of the columns: accepted, late, future.
         counts = np.bincount(3 * batch_of + verdicts, minlength=3 * len(fresh)).reshape(-1, 3)
@@ -211,21 +201,21 @@ class Recorder:
         seen_at = windows.reference(now)
         if self.settings.clock == "event":  # its time moves with the events
             seen_at = float(timestamps.max(initial=seen_at))
-        return Group(
-            seen_at, [batch.key for batch, _, _ in fresh], counts, user_ids, timestamps, scores
-        )
+        return Group(seen_at, [batch.key for batch in fresh], counts, user_ids, timestamps, scores)
 
     async def _commit(self, plan: _Plan) -> NotDurableError | None:
         """Write the group, then apply it. Returns why it could not be written."""
         sequence = self.state.sequence + 1
         if self.settings.durability != "snapshot":
             try:
-                await self.journal.append(sequence, plan.group)
+                with self.stages.measure("journal"):
+                    await self.journal.append(sequence, plan.group)
             except aiosqlite.Error as error:
                 return self._commit_failed(str(error))
             self._commit_succeeded()
         async with self.state.changing:
-            self.state.apply(sequence, plan.group)
+            with self.stages.measure("apply"):
+                self.state.apply(sequence, plan.group)
             self._count(plan)
         return None
 

@@ -14,8 +14,11 @@ routes = web.RouteTableDef()
 async def post_scores(request: web.Request) -> web.Response:
     """Take batches of scored events, all or none; a known key is acknowledged, not applied."""
     service = request.app[SERVICE]
-    body = await read_body(request)
-    outcomes = await service.record(wire.decode_batches(body, service.settings))
+    with service.stages.measure("receive"):
+        body = await read_body(request)
+        scores = wire.decode_scores(body, request.content_type, service.settings)
+    service.stages.add(scores.stages)
+    outcomes = await service.record(scores.batches)
     fresh = [outcome.counts for outcome in outcomes if not outcome.duplicate]
     answer = {
         "accepted": sum(counts.accepted for counts in fresh),

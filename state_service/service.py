@@ -25,6 +25,7 @@ from state_service.restoring import Restorer
 from state_service.settings import Settings
 from state_service.snapshot import SnapshotStore
 from state_service.snapshotting import Snapshotter
+from state_service.stages import Stages
 from state_service.status import Counters, JournalStatus, RestoreStatus, SnapshotStatus
 from state_service.store import Store
 from state_service.windows import Windows
@@ -46,6 +47,7 @@ class StateService:
     requests_in_flight: int = 0
     loop_lag: LoopLag = field(default_factory=LoopLag)
     counters: Counters = field(default_factory=Counters)
+    stages: Stages = field(default_factory=Stages)
     started_at: float = field(init=False)
     state: LiveState = field(init=False)
     _recorder: Recorder = field(init=False)
@@ -73,7 +75,9 @@ class StateService:
 
         self.started_at = now()
         self.state = LiveState.empty(self.settings)
-        self._recorder = Recorder(self.settings, self.state, self.journal, self.counters, now)
+        self._recorder = Recorder(
+            self.settings, self.state, self.journal, self.counters, now, self.stages
+        )
         self._snapshotter = Snapshotter(
             self.state, self.snapshot_store, self.journal, self._recorder.status, now
         )

@@ -4,10 +4,14 @@ Typed decoding refuses wrong types by itself; the checks here are what types can
 batch refuses its whole request and names the place: producers send what they have validated.
 """
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import msgspec
+import numpy as np
 from msgspec import Meta
+from numpy.typing import NDArray
 
 from state_service.errors import InvalidRequestError, TooLargeError
 from state_service.settings import Settings
@@ -16,21 +20,65 @@ _Skipped = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _EpochSeconds = Annotated[float, Meta(ge=0, le=2**40)]
 
 
-class Batch(msgspec.Struct, frozen=True):
-    """One producer request's scored events, as columns of one length."""
+MSGPACK = "application/msgpack"
+
+# What the handler measures of itself and reports here.
+HandlerStage = Literal["decode", "score", "record", "respond"]
+_Seconds = Annotated[float, Meta(ge=0, le=3600)]
+_Stages = dict[HandlerStage, Annotated[list[_Seconds], Meta(max_length=1000)]]
+
+
+class _Head(msgspec.Struct):
+    """A batch's fields but for its number columns."""
 
     key: str
     user_id: list[str]
-    timestamp: list[float]
-    score: list[float]
     skipped: _Skipped = 0
     received_at: _EpochSeconds | None = None
     request_id: str | None = None
     traceparent: str | None = None
 
 
-class _ScoresBody(msgspec.Struct):
+class _TextBatch(_Head, kw_only=True):
+    timestamp: list[float]
+    score: list[float]
+
+
+class _TextScores(msgspec.Struct):
+    batches: list[_TextBatch]
+    stages: _Stages = {}
+
+
+class _BinaryBatch(_Head, kw_only=True):
+    timestamp: bytes  # <f8 [events]
+    score: bytes  # <f8 [events]
+
+
+class _BinaryScores(msgspec.Struct):
+    batches: list[_BinaryBatch]
+    stages: _Stages = {}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One producer request's scored events: columns of one length, the numbers float64."""
+
+    key: str
+    user_ids: list[str]
+    timestamps: NDArray[np.float64]
+    scores: NDArray[np.float64]
+    skipped: int = 0
+    received_at: float | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scores:
+    """A `POST /scores`: its batches, and durations in seconds by the producer's stage."""
+
     batches: list[Batch]
+    stages: Mapping[HandlerStage, Sequence[float]]
 
 
 class MediansQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,33 +89,66 @@ class MediansQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: float | None = None
 
 
-_decode_scores = msgspec.json.Decoder(_ScoresBody).decode
+_decode_text = msgspec.json.Decoder(_TextScores).decode
+_decode_binary = msgspec.msgpack.Decoder(_BinaryScores).decode
 _decode_medians = msgspec.json.Decoder(MediansQuestion).decode
 _NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def decode_batches(body: bytes, settings: Settings) -> list[Batch]:
-    """Decode and check the body of `POST /scores`; `InvalidRequestError` names the place."""
+def decode_scores(body: bytes, content_type: str, settings: Settings) -> Scores:
+    """Decode and check the body of `POST /scores`; `InvalidRequestError` names the place.
+
+    JSON, or MessagePack in which the columns `timestamp` and `score` are bytes of little-endian
+    float64.
+    """
+    decoded: _TextScores | _BinaryScores
     try:
-        batches = _decode_scores(body).batches
+        decoded = _decode_binary(body) if content_type == MSGPACK else _decode_text(body)
     except _NOT_DECODABLE as error:
         raise InvalidRequestError(f"the body is not a list of batches: {error}") from None
+    batches: Sequence[_TextBatch | _BinaryBatch] = decoded.batches
     if len(batches) > settings.max_batches:
         raise TooLargeError(
             f"{len(batches)} batches; the limit is {settings.max_batches}: send several requests"
         )
-    for number, batch in enumerate(batches):
-        place = f"batches[{number}]"
-        key_bytes = _utf8_length(batch.key)
-        if not 1 <= key_bytes <= settings.max_key_bytes:
-            raise InvalidRequestError(f"{place}.key must have 1 to {settings.max_key_bytes} bytes")
-        if not len(batch.user_id) == len(batch.timestamp) == len(batch.score):
-            raise InvalidRequestError(
-                f"{place}: user_id, timestamp and score must have one length, not "
-                f"{len(batch.user_id)}, {len(batch.timestamp)} and {len(batch.score)}"
-            )
-        _check_user_ids(batch.user_id, f"{place}.user_id", settings.max_user_id_bytes)
-    return batches
+    checked = [
+        _checked(batch, f"batches[{number}]", settings) for number, batch in enumerate(batches)
+    ]
+    return Scores(checked, decoded.stages)
+
+
+def _checked(batch: _TextBatch | _BinaryBatch, place: str, settings: Settings) -> Batch:
+    if not 1 <= _utf8_length(batch.key) <= settings.max_key_bytes:
+        raise InvalidRequestError(f"{place}.key must have 1 to {settings.max_key_bytes} bytes")
+    _check_user_ids(batch.user_id, f"{place}.user_id", settings.max_user_id_bytes)
+    timestamps = _numbers(batch.timestamp, f"{place}.timestamp")
+    scores = _numbers(batch.score, f"{place}.score")
+    if not len(batch.user_id) == len(timestamps) == len(scores):
+        raise InvalidRequestError(
+            f"{place}: user_id, timestamp and score must have one length, not "
+            f"{len(batch.user_id)}, {len(timestamps)} and {len(scores)}"
+        )
+    return Batch(
+        batch.key,
+        batch.user_id,
+        timestamps,
+        scores,
+        batch.skipped,
+        batch.received_at,
+        batch.request_id,
+        batch.traceparent,
+    )
+
+
+def _numbers(column: list[float] | bytes, place: str) -> NDArray[np.float64]:
+    if isinstance(column, list):
+        return np.array(column, np.float64)  # JSON has no other numbers than finite ones
+    if len(column) % 8:
+        raise InvalidRequestError(f"{place} has {len(column)} bytes, not 8 a number")
+    numbers = np.frombuffer(column, "<f8").astype(np.float64, copy=False)
+    if not np.isfinite(numbers).all():
+        raise InvalidRequestError(f"{place} has a number that is not finite")
+    return numbers
 
 
 def decode_medians(body: bytes, settings: Settings) -> MediansQuestion:

@@ -3,7 +3,8 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -21,10 +22,11 @@ from handler.recording import (
     BatchResult,
     RecordingError,
     StateClient,
-    group_by_bytes,
+    group_by_events,
 )
 from handler.scoring import Scorer
 from handler.settings import HandlerSettings
+from handler.stages import Stages
 
 UNREACHABLE = "http://127.0.0.1:9"  # the discard port: refused at once
 
@@ -51,9 +53,14 @@ class CountingClient(StateClient):
         super().__init__(url)
         self.calls: list[int] = []
 
-    def record(self, batches: Sequence[Batch], timeout_seconds: float) -> list[BatchResult]:
+    def record(
+        self,
+        batches: Sequence[Batch],
+        timeout_seconds: float,
+        stages: Mapping[str, Sequence[float]] | None = None,
+    ) -> list[BatchResult]:
         self.calls.append(len(batches))
-        return super().record(batches, timeout_seconds)
+        return super().record(batches, timeout_seconds, stages)
 
 
 @pytest.fixture
@@ -208,19 +215,26 @@ def test_a_service_that_stalls_leaves_a_doubt_that_the_named_key_resolves(
     """The first attempt is counted although its answer comes too late; the second adds nothing."""
 
     class Late(StateClient):
-        def record(self, batches: Sequence[Batch], timeout_seconds: float) -> list[BatchResult]:
-            super().record(batches, timeout_seconds)
+        def record(
+            self,
+            batches: Sequence[Batch],
+            timeout_seconds: float,
+            stages: Mapping[str, Sequence[float]] | None = None,
+        ) -> list[BatchResult]:
+            super().record(batches, timeout_seconds, stages)
             raise RecordingError("timed out", in_doubt=True)
 
     scorer = Scorer(network, 3, torch.device("cpu"))
-    late = Pipeline(HandlerSettings(), scorer, Late(state_url))
-    (doubt,) = late.process([Request(request(event()).body, {}, request_id="abc")])
+    with closing(Late(state_url)) as late:
+        pipeline = Pipeline(HandlerSettings(), scorer, late)
+        (doubt,) = pipeline.process([Request(request(event()).body, {}, request_id="abc")])
     assert (doubt.status, body_of(doubt)["code"]) == (503, "not_confirmed")
     assert body_of(doubt)["idempotency_key"] == "abc"
     assert median("user-1")["count"] == 1
-    again = Pipeline(HandlerSettings(), scorer, StateClient(state_url))
     key = body_of(doubt)["idempotency_key"]
-    (answer,) = again.process([request(event(), idempotency_key=key)])
+    with closing(StateClient(state_url)) as client:
+        again = Pipeline(HandlerSettings(), scorer, client)
+        (answer,) = again.process([request(event(), idempotency_key=key)])
     assert (answer.status, body_of(answer)["duplicate"]) == (200, True)
     assert median("user-1")["count"] == 1
 
@@ -228,9 +242,9 @@ def test_a_service_that_stalls_leaves_a_doubt_that_the_named_key_resolves(
 def test_a_request_that_the_state_service_refuses_does_not_fail_its_neighbours(
     network: CountingNetwork, start_state: Callable[..., str]
 ) -> None:
-    client = CountingClient(start_state("--max-live-events", "10"))
-    pipeline = Pipeline(HandlerSettings(), Scorer(network, 3, torch.device("cpu")), client)
-    answers = pipeline.process([request(event()), request(*[event()] * 20), request(event())])
+    with closing(CountingClient(start_state("--max-live-events", "10"))) as client:
+        pipeline = Pipeline(HandlerSettings(), Scorer(network, 3, torch.device("cpu")), client)
+        answers = pipeline.process([request(event()), request(*[event()] * 20), request(event())])
     assert [answer.status for answer in answers] == [200, 503, 200]
     assert body_of(answers[1])["code"] == "not_recorded"
     assert client.calls == [3, 1, 1, 1]
@@ -331,6 +345,24 @@ def test_a_model_that_fails_on_one_request_answers_503_to_that_one(client: Count
 
 
 def test_bodies_beyond_one_call_are_cut_into_several() -> None:
-    assert list(group_by_bytes([], 8)) == []
-    assert list(group_by_bytes([20], 8)) == [range(1)]
-    assert list(group_by_bytes([4, 4, 9, 1], 8)) == [range(2), range(2, 3), range(3, 4)]
+    assert list(group_by_events([], 8)) == []
+    assert list(group_by_events([20], 8)) == [range(1)]
+    assert list(group_by_events([4, 4, 9, 1], 8)) == [range(2), range(2, 3), range(3, 4)]
+
+
+def test_what_a_batch_took_is_told_with_the_next(pipeline: Pipeline, state_url: str) -> None:
+    pipeline.process([request(event())])
+    pipeline.process([request(event())])
+    stages = urllib3.request("GET", f"{state_url}/stats").json()["stages"]
+    counts = {stage: stages[stage]["count"] for stage in ("decode", "score", "record", "respond")}
+    assert counts == {"decode": 2, "score": 2, "record": 1, "respond": 1}
+    assert all(stages[stage]["seconds_total"] > 0 for stage in counts)
+
+
+def test_durations_that_nobody_takes_do_not_pile_up() -> None:
+    stages = Stages()
+    for _ in range(10_000):
+        with stages.measure("decode"):
+            pass
+    assert len(stages.take()["decode"]) == 256
+    assert stages.take() == {}

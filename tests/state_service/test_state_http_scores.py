@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from tests.state_service.state_support import batch, serving
+
+MSGPACK = {"Content-Type": "application/msgpack"}
 
 
 async def test_it_tells_what_became_of_every_event(tmp_path: Path) -> None:
@@ -263,3 +266,77 @@ async def test_under_the_event_clock_a_key_lives_while_its_events_do(tmp_path: P
         await server.record(batch("later", ["bob"], [0.5], [now + 5_000]))
         await server.record(batch("last", ["bob"], [0.5], [now + 5_000]))
         assert (await server.get("/stats"))["batch_keys"] == 2
+
+
+def _packed(**changes: Any) -> bytes:
+    column = np.array([time.time()], "<f8").tobytes()
+    one = {"key": "k", "user_id": ["ann"], "timestamp": column, "score": column} | changes
+    return msgspec.msgpack.encode({"batches": [one]})
+
+
+async def test_messagepack_says_the_same_as_json(tmp_path: Path) -> None:
+    now, scores = time.time(), [0.5, -1e300, 5e-324, -0.0]
+    columns = {
+        "timestamp": np.array([now, now - 1, now - 999, now + 999], "<f8").tobytes(),
+        "score": np.array(scores, "<f8").tobytes(),
+        "user_id": ["ann", "ann", "bob", "ann"],
+    }
+    async with serving(tmp_path) as server:
+        answer = await server.ask(
+            "POST", "/scores", data=_packed(skipped=3, **columns), headers=MSGPACK
+        )
+        assert answer.body["batches"] == [
+            {"accepted": 2, "late": 1, "future": 1, "duplicate": False}
+        ]
+        stats = await server.get("/users/ann/stats")
+        assert (stats["min"], stats["max"]) == (-1e300, 0.5)
+        assert (await server.get("/stats"))["skipped"] == 3
+        again = await server.ask("POST", "/scores", data=_packed(**columns), headers=MSGPACK)
+        assert again.body["duplicates"] == 4
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", "not a list of batches"),
+        (b"{}", "not a list of batches"),
+        (_packed()[:-1], "not a list of batches"),
+        (_packed(score=b"1234567"), "batches[0].score has 7 bytes"),
+        (_packed(score=bytes(16)), "one length, not 1, 1 and 2"),
+        (_packed(score=np.array([np.nan]).tobytes()), "batches[0].score has a number"),
+        (_packed(timestamp=np.array([-np.inf]).tobytes()), "batches[0].timestamp has a number"),
+        (_packed(timestamp=[1.0]), "not a list of batches"),
+        (_packed(user_id=[""]), "batches[0].user_id[0]"),
+        (_packed(user_id=["u" * 257]), "batches[0].user_id[0]"),
+        (_packed(key=""), "batches[0].key"),
+    ],
+)
+async def test_broken_messagepack_is_refused_with_the_place(
+    tmp_path: Path, body: bytes, detail: str
+) -> None:
+    async with serving(tmp_path) as server:
+        answer = await server.problem(
+            "POST", "/scores", 400, "invalid_request", data=body, headers=MSGPACK
+        )
+        assert detail in answer.body["detail"]
+        assert (await server.get("/stats"))["live_events"] == 0
+
+
+async def test_stages_are_counted_here_and_as_the_producer_tells(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        body = {"batches": [batch("k", ["a"], [1])], "stages": {"decode": [0.5, 0.25]}}
+        await server.post("/scores", body)
+        await server.record(batch("l", ["a"], [1]))
+        stages = (await server.get("/stats"))["stages"]
+        assert stages["decode"] == {"count": 2, "seconds_total": 0.75, "mean_seconds": 0.375}
+        assert stages["score"] == {"count": 0, "seconds_total": 0.0, "mean_seconds": 0.0}
+        for stage in ("receive", "journal", "apply"):
+            assert stages[stage]["count"] == 2
+            assert 0 < stages[stage]["mean_seconds"] < 5
+        metrics = (await server.ask("GET", "/metrics")).text
+        assert 'medianserve_stage_seconds_count{stage="decode",tier="handler"} 2.0' in metrics
+        assert 'medianserve_stage_seconds_count{stage="journal",tier="state"} 2.0' in metrics
+        for wrong in ({"nap": [1]}, {"decode": [-1]}, {"decode": 1}, {"decode": [0.1] * 1001}):
+            await server.problem(
+                "POST", "/scores", 400, "invalid_request", json={"batches": [], "stages": wrong}
+            )

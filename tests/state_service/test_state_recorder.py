@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiosqlite
+import numpy as np
 import pytest
 
 from state_service.errors import CapacityError, NotDurableError, UnavailableError
@@ -19,7 +20,7 @@ from tests.state_service.state_support import Server, batch, serving
 
 
 def _batch(key: str, user: str = "u", score: float = 0.5, count: int = 1) -> Batch:
-    return Batch(key, [user] * count, [time.time()] * count, [score] * count)
+    return Batch(key, [user] * count, np.full(count, time.time()), np.full(count, score))
 
 
 class _Gate:
@@ -193,8 +194,8 @@ async def test_a_fault_in_one_request_does_not_reach_its_neighbours(
     async with serving(tmp_path) as server:
         gate, first = await _commit_held_back(server, monkeypatch, "first")
         good = _started(server, _batch("good"))
-        unforeseen: Any = ["u", 7]
-        bad = _started(server, Batch("bad", unforeseen[1], [1.0], [1.0]))
+        unforeseen: Any = 7
+        bad = _started(server, Batch("bad", unforeseen, np.ones(1), np.ones(1)))
         gate.open.set()
         await asyncio.gather(first, good)
         with pytest.raises(TypeError):

@@ -48,13 +48,15 @@ async def _service(folder: Path, now: float = NOW, **settings: Any) -> AsyncIter
 def _batch(key: str, moment: float, count: int = 50) -> Batch:
     generator = np.random.default_rng(len(key))
     return Batch(
-        key=key,
-        user_id=[USERS[index % len(USERS)] for index in range(count)],
-        timestamp=(moment - generator.integers(0, 99, count)).astype(float).tolist(),
-        score=(
-            generator.standard_normal(count) * 10.0 ** generator.integers(-9, 9, count)
-        ).tolist(),
+        key,
+        [USERS[index % len(USERS)] for index in range(count)],
+        (moment - generator.integers(0, 99, count)).astype(float),
+        generator.standard_normal(count) * 10.0 ** generator.integers(-9, 9, count),
     )
+
+
+def _one(key: str, user_id: str, timestamp: float, score: float) -> Batch:
+    return Batch(key, [user_id], np.array([timestamp]), np.array([score]))
 
 
 def _rows(folder: Path, query: str) -> list[Any]:
@@ -95,14 +97,16 @@ async def test_extreme_scores_survive(tmp_path: Path) -> None:
     scores = [1.7976931348623157e308, 5e-324, -0.0, -1e300]
     async with _service(tmp_path) as service:
         for number, score in enumerate(scores):
-            await service.record([Batch(f"k{number}", [f"u{number}"], [NOW], [score])])
+            await service.record([_one(f"k{number}", f"u{number}", NOW, score)])
     async with _service(tmp_path) as service:
         medians = service.windows.medians([f"u{number}" for number in range(4)], NOW).medians
         assert medians.tobytes() == np.array(scores).tobytes()
 
 
 async def test_batches_are_known_after_a_restart_with_what_they_counted(tmp_path: Path) -> None:
-    batch = Batch("k", ["u", "u", "u"], [NOW, NOW - 999, NOW + 999], [1.0, 2.0, 3.0])
+    batch = Batch(
+        "k", ["u", "u", "u"], np.array([NOW, NOW - 999, NOW + 999]), np.array([1.0, 2.0, 3.0])
+    )
     async with _service(tmp_path) as service:
         await service.record([batch])
     async with _service(tmp_path) as service:
@@ -114,7 +118,7 @@ async def test_batches_are_known_after_a_restart_with_what_they_counted(tmp_path
 
 async def test_a_key_is_kept_exactly_as_long_as_its_events_can_be_asked_for(tmp_path: Path) -> None:
     async with _service(tmp_path) as service:
-        await service.record([Batch("k", ["u"], [NOW + 60], [1.0])])
+        await service.record([_one("k", "u", NOW + 60, 1.0)])
     async with _service(tmp_path, NOW + 360) as service:
         assert service.keys.find("k") is not None
         assert service.windows.summary("u", NOW + 360).count == 1
@@ -199,7 +203,7 @@ async def test_what_a_snapshot_holds_does_not_change_while_it_is_being_written(
         steps = 0
         while not writing.done():
             await asyncio.sleep(0)
-            await service.record([Batch(f"meanwhile {steps}", ["u"], [NOW], [1.0])])
+            await service.record([_one(f"meanwhile {steps}", "u", NOW, 1.0)])
             steps += 1
         assert await writing
         assert steps >= 2
