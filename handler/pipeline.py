@@ -176,9 +176,9 @@ class Pipeline:
 def _batch(work: _Work, received_at: float) -> Batch:
     return Batch(
         key=work.key,
-        user_id=work.columns.user_ids,
-        timestamp=work.columns.timestamps,
-        score=work.scores,
+        user_ids=work.columns.user_ids,
+        timestamps=work.columns.timestamps,
+        scores=work.scores,
         skipped=work.columns.total - len(work.scores),
         received_at=received_at,
         request_id=_passed_on(work.headers, "x-request-id"),

@@ -7,6 +7,8 @@ it once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import msgspec
 import numpy as np
@@ -21,17 +23,37 @@ _CONTENT_TYPE = "application/msgpack"
 MAX_GROUP_EVENTS = 65_536
 
 
-class Batch(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One client request's scored events, as columns of one length, float64."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """One client request's scored events: columns of one length, the numbers float64."""
 
     key: str
-    user_id: list[str]
-    timestamp: NDArray[np.float64]
-    score: NDArray[np.float64]
+    user_ids: list[str]
+    timestamps: NDArray[np.float64]
+    scores: NDArray[np.float64]
     skipped: int = 0
     received_at: float | None = None  # epoch seconds when the handler got the request
     request_id: str | None = None
     traceparent: str | None = None
+
+
+class _Head(msgspec.Struct, omit_defaults=True):
+    """A batch but for its columns: it has the next `events` of those that all share."""
+
+    key: str
+    events: int
+    skipped: int = 0
+    received_at: float | None = None
+    request_id: str | None = None
+    traceparent: str | None = None
+
+
+class _ScoresBody(msgspec.Struct):
+    batches: list[_Head]
+    user_id: list[str]
+    timestamp: bytes  # <f8 [events]
+    score: bytes  # <f8 [events]
+    stages: Mapping[str, Sequence[float]]
 
 
 class BatchResult(msgspec.Struct, frozen=True):
@@ -66,7 +88,7 @@ class StateClient:
     def __init__(self, url: str) -> None:
         # No retries here: waiting twice would hold up the whole worker.
         self._connection = Connection(url)
-        self._encode = msgspec.msgpack.Encoder(enc_hook=_raw_column).encode
+        self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.json.Decoder(_ScoresAnswer).decode
 
     def record(
@@ -81,7 +103,7 @@ class StateClient:
         """
         if timeout_seconds <= 0:
             raise RecordingError("no time is left to ask the state service", in_doubt=False)
-        body = self._encode({"batches": batches, "stages": stages or {}})
+        body = self._encode(_body(batches, stages or {}))
         try:
             reply = self._connection.post("/scores", body, _CONTENT_TYPE, timeout_seconds)
         except ConnectionRefused as error:
@@ -117,10 +139,25 @@ class StateClient:
         self._connection.close()
 
 
-def _raw_column(column: object) -> bytes:
-    """Encode a number column: little-endian float64, one after the other."""
-    assert isinstance(column, np.ndarray)
-    return column.astype("<f8", copy=False).tobytes()
+def _body(batches: Sequence[Batch], stages: Mapping[str, Sequence[float]]) -> _ScoresBody:
+    heads = [
+        _Head(
+            batch.key,
+            len(batch.user_ids),
+            batch.skipped,
+            batch.received_at,
+            batch.request_id,
+            batch.traceparent,
+        )
+        for batch in batches
+    ]
+    return _ScoresBody(
+        heads,
+        list(chain.from_iterable(batch.user_ids for batch in batches)),
+        b"".join(batch.timestamps.astype("<f8", copy=False).tobytes() for batch in batches),
+        b"".join(batch.scores.astype("<f8", copy=False).tobytes() for batch in batches),
+        stages,
+    )
 
 
 def group_by_events(sizes: Sequence[int], limit: int = MAX_GROUP_EVENTS) -> Iterator[range]:

@@ -91,6 +91,8 @@ class Recorder:
     _waiting: deque[_Request] = field(default_factory=deque)
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _stopping: bool = False
+    # Bound once: the module's would look its configuration up for every batch.
+    _log: structlog.typing.FilteringBoundLogger = field(default_factory=log.bind)
 
     async def record(self, batches: Sequence[Batch]) -> list[BatchOutcome]:
         """Return, for each batch, what became of it, once it is as durable as configured.
@@ -240,7 +242,7 @@ class Recorder:
         counters.future += future
         counters.ingest_requests += len(plan.fresh)
         for batch in plan.fresh:
-            log.debug("recorded", request_id=batch.request_id, traceparent=batch.traceparent)
+            self._log.debug("recorded", request_id=batch.request_id, traceparent=batch.traceparent)
             counters.skipped += batch.skipped
             if batch.received_at is not None:
                 counters.timed_requests += 1

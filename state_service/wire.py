@@ -4,7 +4,7 @@ Typed decoding refuses wrong types by itself; the checks here are what types can
 batch refuses its whole request and names the place: producers send what they have validated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -28,11 +28,10 @@ _Seconds = Annotated[float, Meta(ge=0, le=3600)]
 _Stages = dict[HandlerStage, Annotated[list[_Seconds], Meta(max_length=1000)]]
 
 
-class _Head(msgspec.Struct):
-    """A batch's fields but for its number columns."""
+class _Head(msgspec.Struct, kw_only=True):
+    """A batch's fields but for its columns."""
 
     key: str
-    user_id: list[str]
     skipped: _Skipped = 0
     received_at: _EpochSeconds | None = None
     request_id: str | None = None
@@ -40,6 +39,7 @@ class _Head(msgspec.Struct):
 
 
 class _TextBatch(_Head, kw_only=True):
+    user_id: list[str]
     timestamp: list[float]
     score: list[float]
 
@@ -50,12 +50,16 @@ class _TextScores(msgspec.Struct):
 
 
 class _BinaryBatch(_Head, kw_only=True):
-    timestamp: bytes  # <f8 [events]
-    score: bytes  # <f8 [events]
+    events: Annotated[int, Meta(ge=0)]  # the next ones of the columns
 
 
 class _BinaryScores(msgspec.Struct):
+    """All batches' columns, one after the other: most batches are too small for their own."""
+
     batches: list[_BinaryBatch]
+    user_id: list[str]
+    timestamp: bytes  # <f8 [events]
+    score: bytes  # <f8 [events]
     stages: _Stages = {}
 
 
@@ -98,57 +102,97 @@ _NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 def decode_scores(body: bytes, content_type: str, settings: Settings) -> Scores:
     """Decode and check the body of `POST /scores`; `InvalidRequestError` names the place.
 
-    JSON, or MessagePack in which the columns `timestamp` and `score` are bytes of little-endian
-    float64.
+    JSON, or MessagePack in which all batches share their columns, the numbers being bytes of
+    little-endian float64.
     """
-    decoded: _TextScores | _BinaryScores
     try:
-        decoded = _decode_binary(body) if content_type == MSGPACK else _decode_text(body)
+        if content_type == MSGPACK:
+            return _of_shared_columns(_decode_binary(body), settings)
+        return _of_own_columns(_decode_text(body), settings)
     except _NOT_DECODABLE as error:
         raise InvalidRequestError(f"the body is not a list of batches: {error}") from None
-    batches: Sequence[_TextBatch | _BinaryBatch] = decoded.batches
+
+
+def _of_own_columns(decoded: _TextScores, settings: Settings) -> Scores:
+    _check_heads(decoded.batches, settings)
+    batches = []
+    for number, batch in enumerate(decoded.batches):
+        place = f"batches[{number}]"
+        _check_lengths(place, batch.user_id, batch.timestamp, batch.score)
+        _check_user_ids(batch.user_id, f"{place}.user_id", settings.max_user_id_bytes)
+        # JSON has no other numbers than finite ones.
+        timestamps, scores = np.array(batch.timestamp, float), np.array(batch.score, float)
+        batches.append(_batch(batch, batch.user_id, timestamps, scores))
+    return Scores(batches, decoded.stages)
+
+
+def _of_shared_columns(decoded: _BinaryScores, settings: Settings) -> Scores:
+    _check_heads(decoded.batches, settings)
+    user_ids = decoded.user_id
+    timestamps = _numbers(decoded.timestamp, "timestamp")
+    scores = _numbers(decoded.score, "score")
+    _check_lengths("the body", user_ids, timestamps, scores)
+    _check_user_ids(user_ids, "user_id", settings.max_user_id_bytes)
+    batches = []
+    begin = 0
+    for batch in decoded.batches:
+        part = slice(begin, begin + batch.events)
+        batches.append(_batch(batch, user_ids[part], timestamps[part], scores[part]))
+        begin = part.stop
+    if begin != len(user_ids):
+        raise InvalidRequestError(
+            f"the batches have {begin} events together, the columns {len(user_ids)}"
+        )
+    return Scores(batches, decoded.stages)
+
+
+def _check_heads(batches: Sequence[_Head], settings: Settings) -> None:
     if len(batches) > settings.max_batches:
         raise TooLargeError(
             f"{len(batches)} batches; the limit is {settings.max_batches}: send several requests"
         )
-    checked = [
-        _checked(batch, f"batches[{number}]", settings) for number, batch in enumerate(batches)
-    ]
-    return Scores(checked, decoded.stages)
+    for number, batch in enumerate(batches):
+        if not 1 <= _utf8_length(batch.key) <= settings.max_key_bytes:
+            raise InvalidRequestError(
+                f"batches[{number}].key must have 1 to {settings.max_key_bytes} bytes"
+            )
 
 
-def _checked(batch: _TextBatch | _BinaryBatch, place: str, settings: Settings) -> Batch:
-    if not 1 <= _utf8_length(batch.key) <= settings.max_key_bytes:
-        raise InvalidRequestError(f"{place}.key must have 1 to {settings.max_key_bytes} bytes")
-    _check_user_ids(batch.user_id, f"{place}.user_id", settings.max_user_id_bytes)
-    timestamps = _numbers(batch.timestamp, f"{place}.timestamp")
-    scores = _numbers(batch.score, f"{place}.score")
-    if not len(batch.user_id) == len(timestamps) == len(scores):
+def _check_lengths(place: str, *columns: Sized) -> None:
+    user_ids, timestamps, scores = map(len, columns)
+    if not user_ids == timestamps == scores:
         raise InvalidRequestError(
             f"{place}: user_id, timestamp and score must have one length, not "
-            f"{len(batch.user_id)}, {len(timestamps)} and {len(scores)}"
+            f"{user_ids}, {timestamps} and {scores}"
         )
-    return Batch(
-        batch.key,
-        batch.user_id,
-        timestamps,
-        scores,
-        batch.skipped,
-        batch.received_at,
-        batch.request_id,
-        batch.traceparent,
-    )
 
 
-def _numbers(column: list[float] | bytes, place: str) -> NDArray[np.float64]:
-    if isinstance(column, list):
-        return np.array(column, np.float64)  # JSON has no other numbers than finite ones
+def _numbers(column: bytes, place: str) -> NDArray[np.float64]:
     if len(column) % 8:
         raise InvalidRequestError(f"{place} has {len(column)} bytes, not 8 a number")
     numbers = np.frombuffer(column, "<f8").astype(np.float64, copy=False)
     if not np.isfinite(numbers).all():
-        raise InvalidRequestError(f"{place} has a number that is not finite")
+        index = int(np.isfinite(numbers).argmin())
+        raise InvalidRequestError(f"{place}[{index}] is not a finite number")
     return numbers
+
+
+def _batch(
+    head: _Head,
+    user_ids: list[str],
+    timestamps: NDArray[np.float64],
+    scores: NDArray[np.float64],
+) -> Batch:
+    return Batch(
+        head.key,
+        user_ids,
+        timestamps,
+        scores,
+        head.skipped,
+        head.received_at,
+        head.request_id,
+        head.traceparent,
+    )
 
 
 def decode_medians(body: bytes, settings: Settings) -> MediansQuestion:

@@ -3,15 +3,15 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 
 from handler.recording import Batch, BatchResult, RecordingError, StateClient
 
-BATCH = Batch(key="k", user_id=["user-1"], timestamp=np.array([1.0]), score=np.array([0.5]))
+BATCH = Batch("k", ["user-1"], np.array([1.0]), np.array([0.5]))
 TIMEOUT_SECONDS = 0.3
 GOOD = b'{"batches":[{"accepted":1,"late":0,"future":0,"duplicate":false,"more":1}]}'
 
@@ -120,6 +120,6 @@ def test_the_real_service_counts_a_batch_once(
     state_url: str, client: Callable[[str], StateClient]
 ) -> None:
     real = client(state_url)
-    first = replace(BATCH, key="a", timestamp=np.array([time.time()]))
+    first = replace(BATCH, key="a", timestamps=np.array([time.time()]))
     assert real.record([first], 5.0) == [BatchResult(1, 0, 0, duplicate=False)]
     assert real.record([first], 5.0) == [BatchResult(1, 0, 0, duplicate=True)]

@@ -270,28 +270,33 @@ async def test_under_the_event_clock_a_key_lives_while_its_events_do(tmp_path: P
 
 def _packed(**changes: Any) -> bytes:
     column = np.array([time.time()], "<f8").tobytes()
-    one = {"key": "k", "user_id": ["ann"], "timestamp": column, "score": column} | changes
-    return msgspec.msgpack.encode({"batches": [one]})
+    one = {"batches": [{"key": "k", "events": 1}], "user_id": ["ann"]}
+    return msgspec.msgpack.encode(one | {"timestamp": column, "score": column} | changes)
 
 
 async def test_messagepack_says_the_same_as_json(tmp_path: Path) -> None:
-    now, scores = time.time(), [0.5, -1e300, 5e-324, -0.0]
-    columns = {
-        "timestamp": np.array([now, now - 1, now - 999, now + 999], "<f8").tobytes(),
-        "score": np.array(scores, "<f8").tobytes(),
-        "user_id": ["ann", "ann", "bob", "ann"],
-    }
+    now = time.time()
+    body = _packed(
+        batches=[
+            {"key": "k", "events": 3, "skipped": 3},
+            {"key": "nothing", "events": 0},
+            {"key": "l", "events": 1},
+        ],
+        user_id=["ann", "bob", "ann", "ann"],
+        timestamp=np.array([now, now - 999, now + 999, now - 1], "<f8").tobytes(),
+        score=np.array([0.5, 5e-324, -0.0, -1e300], "<f8").tobytes(),
+    )
     async with serving(tmp_path) as server:
-        answer = await server.ask(
-            "POST", "/scores", data=_packed(skipped=3, **columns), headers=MSGPACK
-        )
+        answer = await server.ask("POST", "/scores", data=body, headers=MSGPACK)
         assert answer.body["batches"] == [
-            {"accepted": 2, "late": 1, "future": 1, "duplicate": False}
+            {"accepted": 1, "late": 1, "future": 1, "duplicate": False},
+            {"accepted": 0, "late": 0, "future": 0, "duplicate": False},
+            {"accepted": 1, "late": 0, "future": 0, "duplicate": False},
         ]
         stats = await server.get("/users/ann/stats")
         assert (stats["min"], stats["max"]) == (-1e300, 0.5)
         assert (await server.get("/stats"))["skipped"] == 3
-        again = await server.ask("POST", "/scores", data=_packed(**columns), headers=MSGPACK)
+        again = await server.ask("POST", "/scores", data=body, headers=MSGPACK)
         assert again.body["duplicates"] == 4
 
 
@@ -301,14 +306,17 @@ async def test_messagepack_says_the_same_as_json(tmp_path: Path) -> None:
         (b"", "not a list of batches"),
         (b"{}", "not a list of batches"),
         (_packed()[:-1], "not a list of batches"),
-        (_packed(score=b"1234567"), "batches[0].score has 7 bytes"),
+        (_packed(score=b"1234567"), "score has 7 bytes"),
         (_packed(score=bytes(16)), "one length, not 1, 1 and 2"),
-        (_packed(score=np.array([np.nan]).tobytes()), "batches[0].score has a number"),
-        (_packed(timestamp=np.array([-np.inf]).tobytes()), "batches[0].timestamp has a number"),
+        (_packed(score=np.array([np.nan]).tobytes()), "score[0] is not a finite number"),
+        (_packed(timestamp=np.array([-np.inf]).tobytes()), "timestamp[0] is not a finite"),
         (_packed(timestamp=[1.0]), "not a list of batches"),
-        (_packed(user_id=[""]), "batches[0].user_id[0]"),
-        (_packed(user_id=["u" * 257]), "batches[0].user_id[0]"),
-        (_packed(key=""), "batches[0].key"),
+        (_packed(user_id=[""]), "user_id[0]"),
+        (_packed(user_id=["u" * 257]), "user_id[0]"),
+        (_packed(batches=[]), "0 events together, the columns 1"),
+        (_packed(batches=[{"key": "k", "events": 2}]), "2 events together, the columns 1"),
+        (_packed(batches=[{"key": "k", "events": -1}]), "not a list of batches"),
+        (_packed(batches=[{"key": "", "events": 1}]), "batches[0].key"),
     ],
 )
 async def test_broken_messagepack_is_refused_with_the_place(
