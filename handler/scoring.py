@@ -15,8 +15,10 @@ from torch import nn
 # last block differently, which shows in a score's last bit: an event would score differently
 # with other neighbours, and a repeated request would not get the scores that were recorded.
 _ROW_BLOCK = 16
-# A forward of more rows than this is cut, so that a batch of large requests stays within memory.
-_MAX_ROWS = 4096 * _ROW_BLOCK
+# A batch of more rows is cut. On a CPU so that between layers they stay in a core's cache: measured
+# with the default network, 10,000 rows take 4 ms in pieces of 1,024, 10 ms at once, 22 ms in
+# pieces of 16. On a GPU only so that a batch of large requests stays within memory.
+_MAX_ROWS_ON_CPU, _MAX_ROWS_ON_GPU = 1024, 65_536
 
 
 class ModelError(RuntimeError):
@@ -29,21 +31,21 @@ class Scorer:
     def __init__(self, network: nn.Module, features: int, device: torch.device) -> None:
         self._network = network.to(device).eval()
         self._device = device
+        self._max_rows = _MAX_ROWS_ON_CPU if device.type == "cpu" else _MAX_ROWS_ON_GPU
         self._check_output_shape(features)
 
     def score(self, features: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Score float32 [n, features] in one forward (up to 65,536 rows); return float64 [n].
+        """Score float32 [n, features], in one forward up to 1,024 rows; return float64 [n].
 
         A score is the network's float32 output widened: exact, and the same number in the
         answer, in the window and in the median.
         """
         scores = np.empty(len(features), np.float64)
-        for start in range(0, len(features), _MAX_ROWS):
-            part = features[start : start + _MAX_ROWS]
+        for start in range(0, len(features), self._max_rows):
+            part = features[start : start + self._max_rows]
             count = len(part)
-            rows = np.zeros((-(-count // _ROW_BLOCK) * _ROW_BLOCK, part.shape[1]), np.float32)
-            rows[:count] = part
-            scores[start : start + count] = self._forward(rows)[:count].double().cpu().numpy()
+            output = self._forward(_padded(part))[:count]
+            scores[start : start + count] = output.cpu().numpy()
         return scores
 
     def _forward(self, rows: NDArray[np.float32]) -> torch.Tensor:
@@ -65,6 +67,16 @@ class Scorer:
                 "the network must give one score an event, "
                 f"but gave {len(output)} for {_ROW_BLOCK} events"
             )
+
+
+def _padded(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the rows, and zeros up to a whole block."""
+    missing = -len(rows) % _ROW_BLOCK
+    if not missing:
+        return np.ascontiguousarray(rows)
+    padded = np.zeros((len(rows) + missing, rows.shape[1]), np.float32)
+    padded[: len(rows)] = rows
+    return padded
 
 
 def load_scorer(

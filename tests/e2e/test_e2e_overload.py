@@ -1,4 +1,4 @@
-"""More than the scorer can take: a quick 503 for the excess, nothing lost, nothing counted twice."""
+"""More than the scorer can take: the excess gets a quick 503; nothing is lost or counted twice."""
 
 import json
 import random

@@ -72,14 +72,14 @@ def test_scores_are_those_of_the_network(weights: Path) -> None:
     assert scores.tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 15, 16, 17, 100, 639])
+@pytest.mark.parametrize("count", [1, 2, 3, 15, 16, 17, 100, 639, 1023, 1024, 1025, 2500])
 def test_a_score_does_not_depend_on_its_neighbours_to_the_last_bit(
     weights: Path, count: int
 ) -> None:
     scorer = load_scorer("handler.network:build", 3, weights)
-    features = np.random.default_rng(2).normal(size=(1000, 3)).astype(np.float32)
+    features = np.random.default_rng(2).normal(size=(4000, 3)).astype(np.float32)
     everybody = scorer.score(features)
-    for start in (0, 1, 5, 300):
+    for start in (0, 1, 5, 300, 1023):  # a forward takes at most 1,024 rows
         part = slice(start, start + count)
         assert scorer.score(features[part]).tolist() == everybody[part].tolist()
 
@@ -103,13 +103,6 @@ def test_on_a_gpu_scores_agree_with_the_cpu_s(weights: Path) -> None:
     on_gpu = load_scorer("handler.network:build", 3, weights, gpu_id=0).score(features)
     on_cpu = load_scorer("handler.network:build", 3, weights).score(features)
     assert on_gpu == pytest.approx(on_cpu, rel=1e-4)
-
-
-def test_a_batch_beyond_one_forward_scores_as_in_parts(weights: Path) -> None:
-    features = np.random.default_rng(4).normal(size=(70_000, 3)).astype(np.float32)
-    scorer = load_scorer("handler.network:build", 3, weights)
-    parts = [scorer.score(features[:65_536]), scorer.score(features[65_536:])]
-    assert scorer.score(features).tolist() == np.concatenate(parts).tolist()
 
 
 @pytest.mark.parametrize(
