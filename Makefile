@@ -35,7 +35,7 @@ demo: $(RUNTIME) model  ## run the stack, load it for 10 s, verify every user's 
 model: model_store/scorer.mar  ## build the default weights and the archive, when missing or stale
 
 test: $(DEV) model  ## set up everything and run every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker with Compose)
 	@docker info >/dev/null 2>&1 || \
