@@ -53,9 +53,9 @@ def _of_workers(found: Sequence[Measurement], workers: int) -> Iterable[Headline
 
     suffix = f"{workers} worker{'s' * (workers > 1)}"
     for events in (1, 10, 100):
-        case = f"json-{events}"
+        case, what = f"json-{events}", f"{events} event{'s' * (events > 1)}"
         yield Headline(
-            f"requests/s of medianserve over echo, {events} events a request, {suffix}",
+            f"requests/s of medianserve over echo, {what} a request, {suffix}",
             _over(_rate(pick(OURS, case)), _rate(pick(ECHO, case))),
             "x",
         )
