@@ -3,6 +3,7 @@
 import json
 import platform
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Annotated
 
 import psutil
 import typer
+import urllib3
 from rich.console import Console
 
 from benchmarks.bodies import Bodies
@@ -33,12 +35,18 @@ from benchmarks.headlines import headlines
 from benchmarks.load import Driver, Load, LoadError, wrk
 from benchmarks.open_loop import open_loop
 from benchmarks.tables import markdown, said, terminal_table
+from stack.workers import ManagementError
 
 _CASES = {case.name: case for case in (*JSON_CASES, *OTHER_CASES)}
 _OPEN_NAME, _USERS_NAME = "open-loop", "users"
 CASE_NAMES = (*_CASES, _OPEN_NAME, _USERS_NAME)
 _QUICK_CASES = ("json-1", "json-100", _OPEN_NAME)
 _OPEN_EVENTS_PER_SECOND = 5000.0
+# A contender that does not start, does not answer, or is gone, and a load that cannot be made.
+_BREAKDOWNS = (
+    StartError, LoadError, ManagementError, OSError,
+    psutil.Error, subprocess.SubprocessError, urllib3.exceptions.HTTPError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,7 @@ def _measure_all(
                 waiting.pop(0)
                 tell(f"  {item.case.name}: {found.events_per_second:,.0f} events/s")
                 yield found
-    except (StartError, LoadError, OSError) as error:
+    except _BREAKDOWNS as error:
         tell(f"  {error}")
         for item in waiting:
             failed = _not_measured(contender, workers, item, str(error))
