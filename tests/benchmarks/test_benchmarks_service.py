@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 import typer
@@ -29,6 +30,7 @@ from benchmarks.headlines import headlines
 from benchmarks.load import Load, LoadError, read_summary, wrk
 from benchmarks.open_loop import open_loop
 from benchmarks.peers.serving import load_network
+from benchmarks.plan import run
 from benchmarks.tables import HEADINGS, markdown, row
 from benchmarks.usage import Usage, per_million, role_of
 from handler.archive import DEFAULT_CONFIG, DEFAULT_WEIGHTS
@@ -59,6 +61,11 @@ def drive(url: str, bodies: Bodies, connections: int, seconds: int) -> Load:
 def post_events(running: Running, events: list[dict[str, object]]) -> None:
     answer = urllib3.request("POST", running.ingest_url, json={"events": events})
     assert answer.status == 200, answer.data
+
+
+def worker_pids(running: Running) -> list[int]:
+    family = psutil.Process(running.pid).children(recursive=True)
+    return [process.pid for process in family if role_of(process.cmdline()) == "workers"]
 
 
 def measurement(contender: str, case: str, **numbers: float) -> Measurement:
@@ -102,7 +109,7 @@ def test_a_run_measures_the_peers_and_finds_that_they_counted_all() -> None:
         case=["json-10", "json-1000", "open-loop"],
     )
     said: list[str] = []
-    found = list(service.run(plan, drive, said.append))
+    found = list(run(plan, drive, said.append))
     assert [(item.contender, item.kind, item.case) for item in found] == [
         ("reference", cases.CLOSED_LOOP, "json-10"),
         ("reference", cases.CLOSED_LOOP, "json-1000"),
@@ -136,12 +143,15 @@ def test_a_case_that_a_contender_refuses_is_reported_and_not_measured() -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize("name", ["echo", "medianserve"])
-def test_torchserve_is_measured_by_role_with_as_many_workers_as_asked(name: str) -> None:
+@pytest.mark.parametrize(("name", "workers"), [("echo", 2), ("medianserve", 1)])
+def test_torchserve_is_measured_by_role_with_as_many_workers_as_asked(
+    name: str, workers: int
+) -> None:
     contender = BY_NAME[name]
-    with contender.start(2) as running:
+    with contender.start(workers) as running:
+        assert len(worker_pids(running)) == workers
         found = cases.measure(
-            contender, running, 2, Case("json", 10), drive, seconds=1, warm_up_seconds=0
+            contender, running, workers, Case("json", 10), drive, seconds=1, warm_up_seconds=0
         )
         assert found.wrong is None
         assert found.requests_per_second > 0
