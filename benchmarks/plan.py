@@ -107,7 +107,8 @@ def _measure_all(
                     kind=item.kind,
                 )
                 waiting.pop(0)
-                tell(f"  {item.case.name}: {found.events_per_second:,.0f} events/s")
+                came_out = found.refused or f"{found.events_per_second:,.0f} events/s"
+                tell(f"  {item.case.name}: {came_out}")
                 yield found
     except _BREAKDOWNS as error:
         tell(f"  {error}")

@@ -1,5 +1,6 @@
 """Measure the whole service beside its peers: `python -m benchmarks.service --help`."""
 
+import importlib.util
 import json
 import os
 import platform
@@ -46,6 +47,29 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "load average before": round(os.getloadavg()[0], 2),
     }
+
+
+def missing() -> str | None:
+    """Say what a run needs and does not find, and how to get it."""
+    if shutil.which("wrk") is None:
+        return "wrk, which makes the load, is missing: apt install wrk"
+    for package in ("fastapi", "uvicorn", "pyarrow", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            return f"{package} is missing: pip install '.[bench]'"
+    return None
+
+
+def _new_file(value: Path | None) -> Path | None:
+    # A quarter of an hour's run must not end at a misspelt folder.
+    if value is not None and not value.absolute().parent.is_dir():
+        raise typer.BadParameter(f"the folder {value.absolute().parent} does not exist")
+    return value
+
+
+def _new_picture(value: Path | None) -> Path | None:
+    if value is not None and value.suffix not in {".svg", ".png"}:
+        raise typer.BadParameter(f"{value.name} is neither .svg nor .png")
+    return _new_file(value)
 
 
 def _chosen(given: Sequence[str] | None, known: Sequence[str], what: str) -> list[str]:
@@ -99,12 +123,15 @@ def main(  # noqa: PLR0913 - typer makes each option from a parameter
         list[int] | None, typer.Option(min=1, help="TorchServe workers; repeatable (1 and 2)")
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="file to write all numbers to")
+        Path | None, typer.Option("--json", callback=_new_file, help="file to write all numbers to")
     ] = None,
     markdown_file: Annotated[
-        Path | None, typer.Option("--markdown", help="file to write the tables to")
+        Path | None,
+        typer.Option("--markdown", callback=_new_file, help="file to write the tables to"),
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="file to draw into: .svg or .png")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(callback=_new_picture, help="file to draw into: .svg or .png")
+    ] = None,
 ) -> None:
     """Measure medianserve, two peers and TorchServe's ceiling under the same load, in one run.
 
@@ -112,8 +139,8 @@ def main(  # noqa: PLR0913 - typer makes each option from a parameter
     """
     console = Console(width=190)
     plan = plan_for(quick=quick, seconds=seconds, contender=contender, case=case, workers=workers)
-    if shutil.which("wrk") is None:
-        typer.echo("error: wrk, which makes the load, is missing: apt install wrk", err=True)
+    if complaint := missing():
+        typer.echo(f"error: {complaint}", err=True)
         raise typer.Exit(2)
     before = machine()
     if os.getloadavg()[0] > _BUSY_LOAD_AVERAGE:

@@ -169,7 +169,7 @@ def test_a_contender_that_does_not_start_is_named_and_fails_the_run(
         raise StartError("no engine")
 
     monkeypatch.setattr(service, "CONTENDERS", (Contender("rewrite", broken),))
-    monkeypatch.setattr("shutil.which", lambda _: "/bin/true")
+    monkeypatch.setattr(service, "missing", lambda: None)
     app = typer.Typer()
     app.command()(service.main)
     file = tmp_path / "report.json"
@@ -198,6 +198,20 @@ def test_without_wrk_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
     result = CliRunner().invoke(app, ["--quick"])
     assert result.exit_code == 2
     assert "apt install wrk" in result.output
+
+
+def test_what_cannot_be_written_or_imported_is_said_before_anything_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = typer.Typer()
+    app.command()(service.main)
+    for words in (["--json", "no/such/folder/file"], ["--picture", "file.gif"]):
+        assert CliRunner().invoke(app, words).exit_code == 2
+    monkeypatch.setattr("shutil.which", lambda _: "/bin/true")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    result = CliRunner().invoke(app, ["--quick"])
+    assert result.exit_code == 2
+    assert ".[bench]" in result.output
 
 
 def test_wrk_sends_all_bodies_in_turn_where_it_is_installed() -> None:
