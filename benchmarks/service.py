@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -185,4 +186,5 @@ def report(  # noqa: PLR0913, PLR0917 - what was found, and all places it goes t
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: contenders are ended
     typer.run(main)
