@@ -1,1 +1,1 @@
-"""What the window engine costs, beside its peers; see the README here."""
+"""What the service and its window engine cost, beside their peers; see the README here."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from benchmarks.peers import Segments
+from benchmarks.engines import Segments
 from benchmarks.workloads import Workload, zipf
 
 _TIMED_EVENTS = 200_000

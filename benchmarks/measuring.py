@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from benchmarks import peers
+from benchmarks import engines
 from benchmarks.workloads import WINDOW_SECONDS, Batch, Workload, make_workload
 from state_service.windows import WindowRules
 
@@ -42,7 +42,7 @@ class Contender:
 
     name: str
     answers: str
-    make: Callable[[Workload], peers.Engine]
+    make: Callable[[Workload], engines.Engine]
     most_live: int = 2_000_000  # beyond that, filling the window takes too long
     asked: bool = True
 
@@ -58,37 +58,37 @@ CONTENDERS = (
     Contender(
         "medianserve",
         EXACT,
-        lambda workload: peers.Segments(_memtable_events(workload)),
+        lambda workload: engines.Segments(_memtable_events(workload)),
         most_live=50_000_000,
     ),
     Contender(
         "medianserve, slots given",
         "the same, without user ids",
-        lambda workload: peers.SegmentsBySlot(_memtable_events(workload), workload.user_count),
+        lambda workload: engines.SegmentsBySlot(_memtable_events(workload), workload.user_count),
         most_live=50_000_000,
         asked=False,
     ),
-    Contender("deque + statistics.median", EXACT, lambda _: peers.DequeMedian()),
-    Contender("SortedList", EXACT, lambda _: peers.SortedLists()),
+    Contender("deque + statistics.median", EXACT, lambda _: engines.DequeMedian()),
+    Contender("SortedList", EXACT, lambda _: engines.SortedLists()),
     Contender(
         "numpy.partition per user",
         EXACT,
-        lambda _: peers.PartitionPerUser(),
+        lambda _: engines.PartitionPerUser(),
         most_live=20_000_000,
     ),
     Contender(
         "river",
         "last n scores: another question",
-        lambda workload: peers.River(max(1, workload.live // workload.user_count)),
+        lambda workload: engines.River(max(1, workload.live // workload.user_count)),
     ),
-    Contender("Redis", EXACT, lambda _: peers.Redis()),
+    Contender("Redis", EXACT, lambda _: engines.Redis()),
 )
 
 
 def measure(contender: Contender, workload: Workload, seconds: float, checks: int) -> Measurement:
     """Measure one engine, `seconds` at most for each of three timings, in this process."""
     result = Measurement(contender.name, contender.answers)
-    result.skipped = peers.missing(contender.name)
+    result.skipped = engines.missing(contender.name)
     if workload.live > contender.most_live:
         result.skipped = f"would take too long to fill with {workload.live:,} events"
     if result.skipped is not None:
@@ -126,7 +126,7 @@ def resident_bytes() -> int:
 
 
 def _take(  # noqa: PLR0913, PLR0917 - what is taken, from where to where, for how long, how
-    engine: peers.Engine,
+    engine: engines.Engine,
     workload: Workload,
     begin: int,
     end: int,
@@ -158,7 +158,7 @@ def _users_of(batch: Batch, questions: int) -> list[str]:
 
 
 def _ask(
-    engine: peers.Engine, workload: Workload, taken: int, seconds: float, result: Measurement
+    engine: engines.Engine, workload: Workload, taken: int, seconds: float, result: Measurement
 ) -> None:
     """Time single questions about users drawn by their traffic."""
     now = float(workload.timestamps[taken - 1])
@@ -178,7 +178,7 @@ def _ask(
 
 
 def _check(
-    engine: peers.Engine, workload: Workload, taken: int, checks: int, result: Measurement
+    engine: engines.Engine, workload: Workload, taken: int, checks: int, result: Measurement
 ) -> None:
     """Compare with brute force: some users with much traffic, some with any, one unknown."""
     now = float(workload.timestamps[taken - 1])

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks import engine, growth, measuring, oracle, peers, soak
+from benchmarks import engine, engines, growth, measuring, oracle, soak
 
 MEASURED = {
     "updates_per_second",
@@ -56,7 +56,7 @@ def test_a_quick_run_measures_every_engine_there_is_and_none_answers_wrongly(
 
 
 def test_a_wrong_answer_is_counted_and_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.peers.Segments.median", lambda *_: 0.5)
+    monkeypatch.setattr("benchmarks.engines.Segments.median", lambda *_: 0.5)
     app = typer.Typer()
     app.command()(engine.main)
     words = ["--quick", "--seconds", "0.01", "--workload", "zipf"]
@@ -69,10 +69,10 @@ def test_an_engine_that_is_not_installed_is_named_with_the_way_to_get_it(
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     monkeypatch.setattr("shutil.which", lambda _: None)
     for name in ("SortedList", "river", "Redis"):
-        assert ".[bench]" in str(peers.missing(name))
+        assert ".[bench]" in str(engines.missing(name))
     monkeypatch.setattr("importlib.util.find_spec", lambda _: object())
-    assert "redis-server" in str(peers.missing("Redis"))
-    assert peers.missing("river") is None
+    assert "redis-server" in str(engines.missing("Redis"))
+    assert engines.missing("river") is None
 
 
 def test_the_engine_agrees_with_the_oracle_on_thousands_of_answers() -> None:
