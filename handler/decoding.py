@@ -61,7 +61,7 @@ def decode_together(bodies: Sequence[tuple[bytes, Format]], shape: EventShape) -
                 continue
             check_count(len(events), shape)
         except RequestError as error:
-            outcomes[place] = error
+            outcomes[place] = error.bare()
             continue
         waiting[place] = events
         events_waiting += len(events)
@@ -94,4 +94,4 @@ def _settle(
     try:
         return {place: form.faulty(body, shape)}
     except RequestError as error:
-        return {place: error}
+        return {place: error.bare()}

@@ -17,10 +17,13 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 
-from handler.events import EventColumns, EventShape, as_float32
+from handler.events import EventColumns, EventShape
 
 # A malformed document, a value of another type, bytes that are not UTF-8, nesting too deep.
 NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+# From here on float32 rounds to infinity: half a step above its largest number.
+_TOO_LARGE = 2.0**128 - 2.0**103
 
 
 class Event(msgspec.Struct, gc=False):
@@ -76,15 +79,14 @@ def columns_of_clean(events: list[Event], shape: EventShape) -> EventColumns | N
     # Lists of attributes, not generators: on small requests that is what the time goes to.
     numbers = chain.from_iterable([event.features for event in events])
     flat = np.fromiter(numbers, np.float64, len(events) * shape.features)
-    features = as_float32(flat).reshape(len(events), shape.features)
-    if not np.isfinite(features).all():
+    if np.abs(flat).max(initial=0.0) >= _TOO_LARGE:
         return None
     return EventColumns(
         total=len(events),
         positions=np.arange(len(events), dtype=np.int64),
         user_ids=user_ids,
         timestamps=np.fromiter([event.timestamp for event in events], np.float64, len(events)),
-        features=features,
+        features=flat.astype(np.float32).reshape(len(events), shape.features),
         errors=[],
     )
 

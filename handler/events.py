@@ -1,7 +1,10 @@
-"""What decoding makes of a request: columns of events, and what is wrong with the others. Pure."""
+"""What decoding makes of a request: columns of events, and what is wrong with the others. Pure.
+
+These are msgspec's structs for their constructors and hashes, which for a request of one event
+would otherwise be a tenth of the work.
+"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
@@ -21,8 +24,7 @@ class EventError(msgspec.Struct, frozen=True):
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class EventColumns:
+class EventColumns(msgspec.Struct, frozen=True):
     """The well-formed events of one request, as columns of one length n.
 
     `positions` int64 [n], ascending: each event's index in the request;
@@ -54,8 +56,7 @@ class EventColumns:
             start = end
 
 
-@dataclass(frozen=True, slots=True)
-class EventShape:
+class EventShape(msgspec.Struct, frozen=True):
     """What an event must look like, and how many a request may hold."""
 
     features: int

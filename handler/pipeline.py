@@ -8,15 +8,17 @@ and is an answer too, never an exception.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from handler import answering
 from handler.answering import Answer
 from handler.errors import RequestError
 from handler.events import EventColumns, EventError
+from handler.garbage import collector_paused
 from handler.reading import Request, read_requests
 from handler.recording import Batch, BatchResult, RecordingError, StateClient, group_by_bytes
 from handler.scoring import Scorer
@@ -70,7 +72,8 @@ class Pipeline:
         When reading fails in a way of its own, which is a fault here, each is read alone.
         """
         try:
-            read = read_requests(requests, self._settings)
+            with collector_paused():
+                read = read_requests(requests, self._settings)
         except Exception:
             if len(requests) > 1:
                 return [item for request in requests for item in self._open([request])]

@@ -4,6 +4,8 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from handler.decoding import ARROW, JSON, NDJSON, Format, decode_together
 from handler.errors import RequestError
 from handler.events import EventColumns, EventShape
@@ -37,8 +39,7 @@ class Request:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReadRequest:
+class ReadRequest(msgspec.Struct, frozen=True):
     """One request, understood. `body_bytes` is how long its body is, or would be as JSON."""
 
     body_bytes: int
@@ -60,8 +61,7 @@ def read_requests(
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(msgspec.Struct, frozen=True):
     """One request whose headers are understood and whose body may be decoded."""
 
     key: str
@@ -77,7 +77,7 @@ def _open(request: Request, settings: HandlerSettings) -> _Opened | RequestError
         form = _format(request)
         return _Opened(key, dry_run, _body(request, settings.max_body_bytes), form)
     except RequestError as error:
-        return error
+        return error.bare()
 
 
 def _read(opened: _Opened, decoded: EventColumns | RequestError) -> ReadRequest | RequestError:

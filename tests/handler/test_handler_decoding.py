@@ -113,6 +113,14 @@ def test_a_number_beyond_float64_spoils_its_event_only() -> None:
     assert columns.errors[0].code == "out_of_range"
 
 
+def test_the_largest_float32_is_kept_and_what_rounds_to_infinity_refused() -> None:
+    rounds_up = 2.0**128 - 2.0**103
+    columns = decode([event(features=[-np.nextafter(rounds_up, 0), 0, 0])])
+    assert columns.features[0, 0] == -np.finfo(np.float32).max
+    (error,) = decode([event(features=[-rounds_up, 0, 0])]).errors
+    assert error.code == "out_of_range"
+
+
 def test_a_request_of_malformed_events_only_is_still_understood() -> None:
     columns = decode({"user_id": "a"})
     assert columns.total == 1

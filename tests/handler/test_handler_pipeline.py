@@ -1,5 +1,6 @@
 """A batch of requests becomes as many answers, whatever one of them holds."""
 
+import gc
 import io
 import json
 import time
@@ -209,6 +210,27 @@ def test_a_body_of_no_known_type_is_read_as_json(
     headers = {"content-type": content_type} if content_type else {}
     (answer,) = pipeline.process([Request(request(event()).body, headers)])
     assert answer.status == 200
+
+
+def test_neither_an_answer_nor_a_refusal_leaves_garbage_in_cycles(pipeline: Pipeline) -> None:
+    """Or a refused body would stay in memory until the next collection."""
+    requests = [
+        request(event(), x_dry_run="1"),
+        request({}, x_dry_run="1"),
+        request(event(), x_dry_run="maybe"),
+        Request(b"{", {}),
+        Request(b"{", {"content-type": "application/vnd.apache.arrow.stream"}),
+    ]
+    pipeline.process(requests)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            pipeline.process(requests)
+        found = gc.collect()
+    finally:
+        gc.enable()
+    assert found < 10
 
 
 def test_a_lost_form_body_names_the_header_to_add(pipeline: Pipeline) -> None:
