@@ -4,6 +4,7 @@ import asyncio
 import math
 import secrets
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -36,6 +37,14 @@ class Popularity(StrEnum):
 
     ZIPF = "zipf"
     UNIFORM = "uniform"
+
+
+class BodyFormat(StrEnum):
+    """How request bodies are encoded."""
+
+    JSON = "json"
+    NDJSON = "ndjson"
+    ARROW = "arrow"
 
 
 @app.callback()
@@ -133,6 +142,14 @@ def run(  # noqa: PLR0913  # typer makes each option from a parameter
             metavar="N", min=1, max=_BATCH_MOST, rich_help_panel=_WORKLOAD, help="Events a request."
         ),
     ] = 10,
+    form: Annotated[
+        BodyFormat,
+        typer.Option(
+            "--format",
+            rich_help_panel=_WORKLOAD,
+            help="What request bodies are; arrow needs pyarrow.",
+        ),
+    ] = BodyFormat.JSON,
     seed: Annotated[
         int,
         typer.Option(
@@ -264,6 +281,8 @@ def run(  # noqa: PLR0913  # typer makes each option from a parameter
     Exit codes: 0 all well, 1 a failed request or a wrong median, 2 a bad option or a service that
     can't be reached, 130 interrupted (what is in flight is awaited, the summary still comes).
     """
+    if form is BodyFormat.ARROW and find_spec("pyarrow") is None:
+        raise typer.BadParameter("arrow needs pyarrow: pip install pyarrow", param_hint="--format")
     options = RunOptions(
         url=url,
         state_url=state_url,
@@ -277,6 +296,7 @@ def run(  # noqa: PLR0913  # typer makes each option from a parameter
             popularity=popularity.value,
             zipf_exponent=zipf_exponent,
             disorder_seconds=disorder,
+            format=form.value,
         ),
         verify=verify,
         json_file=json_file,

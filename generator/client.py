@@ -8,10 +8,13 @@ _LARGE_BYTES = 2**20
 
 
 def client_session(
-    timeout_seconds: float, connections: int, token: str | None
+    timeout_seconds: float,
+    connections: int,
+    token: str | None,
+    content_type: str = "application/json",
 ) -> aiohttp.ClientSession:
     """Open a session that keeps no cookies and never queues below `connections` requests."""
-    headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
+    headers = {"Content-Type": content_type, "Accept-Encoding": "identity"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
     return aiohttp.ClientSession(

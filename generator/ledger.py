@@ -9,7 +9,8 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from generator.workload import Floats, UserIndices
+from generator.encoding import Floats
+from generator.workload import UserIndices
 
 BLOCK_EVENTS = 65_536
 

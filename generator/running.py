@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import aiohttp
-import msgspec
 
 from generator.client import client_session
+from generator.encoding import CONTENT_TYPES
 from generator.errors import UnreachableError, UnverifiableError, why
 from generator.ledger import Ledger
 from generator.options import SCORER_PATH, RunOptions
@@ -19,7 +19,7 @@ from generator.reporting import Report, report
 from generator.sending import Sender
 from generator.tally import Tally
 from generator.verifying import MedianClient, Verification, verify
-from generator.workload import FEATURES_PER_EVENT, Event, Workload
+from generator.workload import FEATURES_PER_EVENT, Workload
 
 _LEDGER_SLACK_SECONDS = 1.0
 
@@ -34,12 +34,17 @@ async def run(options: RunOptions) -> Report:
     tally = Tally()
     async with contextlib.AsyncExitStack() as stack:
         scorer = await stack.enter_async_context(
-            client_session(options.timeout_seconds, options.max_in_flight, options.token)
+            client_session(
+                options.timeout_seconds,
+                options.max_in_flight,
+                options.token,
+                CONTENT_TYPES[options.workload.format],
+            )
         )
         state = await stack.enter_async_context(
             client_session(options.timeout_seconds, 1, options.state_token)
         )
-        await _probe_scorer(scorer, options)
+        await _probe_scorer(scorer, options, workload)
         client = MedianClient(state, options.state_url)
         ledger = await _ledger(client, options) if options.verify else None
         sender = Sender(scorer, options, workload, tally, ledger)
@@ -84,12 +89,12 @@ def _on_signals(act: Callable[[], object]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _probe_scorer(session: aiohttp.ClientSession, options: RunOptions) -> None:
+async def _probe_scorer(
+    session: aiohttp.ClientSession, options: RunOptions, workload: Workload
+) -> None:
     """Send one dry-run event. Overload (5xx) is the run's own business, anything else isn't."""
     url = options.url + SCORER_PATH
-    user = f"{options.workload.user_prefix}-probe"
-    event = Event(user, time.time(), [0.0] * FEATURES_PER_EVENT)
-    body = msgspec.json.encode({"events": [event]})
+    body = workload.probe(time.time())
     try:
         async with session.post(url, data=body, headers={"X-Dry-Run": "1"}) as response:
             answer = await response.read()

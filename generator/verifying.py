@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from generator.client import payload
+from generator.encoding import Floats
 from generator.errors import UnverifiableError, why
 from generator.ledger import Ledger
 from generator.options import MEDIANS_PATH
 from generator.outcomes import read_problem
-from generator.workload import Floats, UserIndices, Workload
+from generator.workload import UserIndices, Workload
 
 LOOKUP_USERS = 10_000
 MISMATCHES_KEPT = 10

@@ -8,28 +8,16 @@ the rate, the retries, or the disorder asked for.
 from dataclasses import dataclass
 from typing import Literal
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
+
+from generator.encoding import Floats, Format, encoder
 
 FEATURES_PER_EVENT = 3
 _BLOCK_EVENTS = 16_384
 _FEATURE_DECIMALS = 6  # as precise as float32, and short in JSON
 
 UserIndices = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float64]
-
-
-class Event(msgspec.Struct, gc=False):
-    """One event as the scorer takes it; `timestamp` in UNIX epoch seconds."""
-
-    user_id: str
-    timestamp: float
-    features: list[float]
-
-
-class _Body(msgspec.Struct, gc=False):
-    events: list[Event]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +36,12 @@ class WorkloadOptions:
     popularity: Literal["zipf", "uniform"] = "zipf"
     zipf_exponent: float = 1.0
     disorder_seconds: float = 0.0
+    format: Format = "json"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: its JSON `body`, and the same events as columns of shape (batch,)."""
+    """One request: its encoded `body`, and the same events as columns of shape (batch,)."""
 
     body: bytes
     users: UserIndices
@@ -75,7 +64,7 @@ class Workload:
         self._requests_a_block = max(1, _BLOCK_EVENTS // options.batch)
         self._cumulative = _cumulative_popularity(options)
         self._block = self._draw(0)
-        self._encode = msgspec.json.Encoder().encode
+        self._encode = encoder(options.format)
 
     @property
     def options(self) -> WorkloadOptions:
@@ -94,16 +83,14 @@ class Workload:
         users = self._block.users[row]
         timestamps = now - self._block.shifts[row]
         prefix = self._options.user_prefix
-        events = [
-            Event(f"{prefix}-{user}", timestamp, features)
-            for user, timestamp, features in zip(
-                users.tolist(),
-                timestamps.tolist(),
-                self._block.features[row].tolist(),
-                strict=True,
-            )
-        ]
-        return Request(self._encode(_Body(events)), users, timestamps)
+        user_ids = [f"{prefix}-{user}" for user in users.tolist()]
+        body = self._encode(user_ids, timestamps, self._block.features[row])
+        return Request(body, users, timestamps)
+
+    def probe(self, now: float) -> bytes:
+        """Make a body of one event that is none of the workload's, stamped `now`."""
+        zeros = np.zeros((1, FEATURES_PER_EVENT))
+        return self._encode([f"{self._options.user_prefix}-probe"], np.array([now]), zeros)
 
     def _draw(self, number: int) -> _Block:
         options = self._options

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from handler.decoding import EventColumns, EventError
 from handler.errors import RequestError
+from handler.events import EventColumns, EventError
 from handler.recording import BatchResult
 
 _encode = msgspec.json.Encoder().encode

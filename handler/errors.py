@@ -25,3 +25,10 @@ class RequestError(Exception):
     def title(self) -> str:
         """The status's reason phrase."""
         return HTTPStatus(self.status).phrase
+
+    def bare(self) -> "RequestError":
+        """Return this error to keep: without its traceback, whose frames hold it and the body.
+
+        That is a cycle, and the body would stay in memory until the next garbage collection.
+        """
+        return type(self)(self.status, self.code, self.detail)

@@ -8,16 +8,18 @@ and is an answer too, never an exception.
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from handler import answering
 from handler.answering import Answer
-from handler.decoding import EventColumns, EventError
 from handler.errors import RequestError
-from handler.reading import Request, read_request
+from handler.events import EventColumns, EventError
+from handler.garbage import collector_paused
+from handler.reading import Request, read_requests
 from handler.recording import Batch, BatchResult, RecordingError, StateClient, group_by_events
 from handler.scoring import Scorer
 from handler.settings import HandlerSettings
@@ -33,7 +35,6 @@ class _Work:
     """One request that was understood, on its way; `answer` is set once its fate is known."""
 
     headers: Mapping[str, str]
-    body_bytes: int
     dry_run: bool
     key: str
     columns: EventColumns
@@ -61,7 +62,7 @@ class Pipeline:
         """Answer every request, in order. Never raises for anything a client can send."""
         received_at = self._clock()
         with self._stages.measure("decode"):
-            opened = [self._open(request) for request in requests]
+            opened = self._open(requests)
         works = [item for item in opened if isinstance(item, _Work)]
         with self._stages.measure("score"):
             self._score(works)
@@ -70,19 +71,25 @@ class Pipeline:
         with self._stages.measure("respond"):
             return [self._answer(item) for item in opened]
 
-    def _open(self, request: Request) -> _Work | Answer:
-        """Read one request, or answer what is wrong with it."""
+    def _open(self, requests: Sequence[Request]) -> list[_Work | Answer]:
+        """Read the requests together, or answer what is wrong with one.
+
+        When reading fails in a way of its own, which is a fault here, each is read alone.
+        """
         try:
-            read = read_request(request, self._settings)
-        except RequestError as error:
-            return self._problem(error, request.headers)
+            with collector_paused():
+                read = read_requests(requests, self._settings)
         except Exception:
+            if len(requests) > 1:
+                return [item for request in requests for item in self._open([request])]
             log.exception("reading a request failed")
-            failure = RequestError(500, "internal_error", "the request could not be read")
-            return self._problem(failure, request.headers)
-        return _Work(
-            request.headers, read.body_bytes, read.dry_run, read.key, read.columns, np.empty(0)
-        )
+            read = [RequestError(500, "internal_error", "the request could not be read")]
+        return [
+            self._problem(item, request.headers)
+            if isinstance(item, RequestError)
+            else _Work(request.headers, item.dry_run, item.key, item.columns, np.empty(0))
+            for request, item in zip(requests, read, strict=True)
+        ]
 
     def _score(self, works: list[_Work]) -> None:
         """Score all requests' events in one forward; when it fails, each request on its own.

@@ -1,15 +1,26 @@
-"""One client request -> what it asks for, or a `RequestError` that says what is wrong. Pure."""
+"""Client requests -> what each asks for, or a `RequestError` that says what is wrong. Pure."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from handler.decoding import EventColumns, EventShape, decode_json
+import msgspec
+
+from handler.decoding import ARROW, JSON, NDJSON, Format, decode_together
 from handler.errors import RequestError
+from handler.events import EventColumns, EventShape
 from handler.settings import HandlerSettings
 
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
-_NOT_SERVED = ("application/x-ndjson", "application/vnd.apache.arrow.stream")
+
+# Any other type, or none, is read as JSON: clients forget the header, and `curl` sends its own.
+_FORMATS = {
+    "application/x-ndjson": NDJSON,
+    "application/ndjson": NDJSON,
+    "application/jsonl": NDJSON,
+    "application/vnd.apache.arrow.stream": ARROW,
+}
+_NOT_SERVED = {"application/vnd.apache.arrow.file": "application/vnd.apache.arrow.stream"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +36,54 @@ class Request:
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ReadRequest:
+class ReadRequest(msgspec.Struct, frozen=True):
     """One request, understood."""
 
-    body_bytes: int
     dry_run: bool
     key: str
     columns: EventColumns
 
 
-def read_request(request: Request, settings: HandlerSettings) -> ReadRequest:
-    """Read headers and events. Raises `RequestError` 400 or 413."""
+def read_requests(
+    requests: Sequence[Request], settings: HandlerSettings
+) -> list[ReadRequest | RequestError]:
+    """Read headers and events of each, all events in one pass; an error is a 400 or a 413."""
     shape = EventShape(settings.features, settings.max_events, settings.max_user_id_bytes)
-    key = _idempotency_key(request, settings.max_idempotency_key_bytes)
-    dry_run = _dry_run(request.headers)
-    body = _body(request, settings.max_body_bytes)
-    return ReadRequest(len(body), dry_run, key, decode_json(body, shape))
+    opened = [_open(request, settings) for request in requests]
+    bodies = [(item.body, item.form) for item in opened if isinstance(item, _Opened)]
+    decoded = iter(decode_together(bodies, shape))
+    return [
+        item if isinstance(item, RequestError) else _read(item, next(decoded)) for item in opened
+    ]
 
 
-def _body(request: Request, max_bytes: int) -> bytes:
+class _Opened(msgspec.Struct, frozen=True):
+    """One request whose headers are understood and whose body may be decoded."""
+
+    key: str
+    dry_run: bool
+    body: bytes
+    form: Format
+
+
+def _open(request: Request, settings: HandlerSettings) -> _Opened | RequestError:
+    try:
+        key = _idempotency_key(request, settings.max_idempotency_key_bytes)
+        dry_run = _dry_run(request.headers)
+        form = _format(request)
+        return _Opened(key, dry_run, _body(request, settings.max_body_bytes), form)
+    except RequestError as error:
+        return error.bare()
+
+
+def _read(opened: _Opened, decoded: EventColumns | RequestError) -> ReadRequest | RequestError:
+    if isinstance(decoded, RequestError):
+        return decoded
+    return ReadRequest(opened.dry_run, opened.key, decoded)
+
+
+def _format(request: Request) -> Format:
+    """Tell how the body is to be read, by its content type."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.body is None:
         raise RequestError(
@@ -52,12 +91,16 @@ def _body(request: Request, max_bytes: int) -> bytes:
             "unsupported_content_type",
             "the body did not arrive: add the header Content-Type: application/json",
         )
-    if content_type in _NOT_SERVED:
+    if instead := _NOT_SERVED.get(content_type):
         raise RequestError(
-            400, "unsupported_content_type", f"{content_type}: send application/json instead"
+            400, "unsupported_content_type", f"{content_type}: send {instead} instead"
         )
+    return _FORMATS.get(content_type, JSON)
+
+
+def _body(request: Request, max_bytes: int) -> bytes:
     if not request.body:
-        raise RequestError(400, "empty_body", "the body is empty: POST JSON events")
+        raise RequestError(400, "empty_body", "the body is empty: POST events")
     if len(request.body) > max_bytes:
         raise RequestError(
             413, "body_too_large", f"{len(request.body)} bytes; the limit is {max_bytes}"

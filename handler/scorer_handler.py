@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from handler.garbage import leave_loaded_alone
 from handler.pipeline import Pipeline
 from handler.reading import Request
 from handler.recording import StateClient
@@ -72,6 +73,7 @@ def _load(context: "Context") -> Pipeline:
         Path(properties["model_dir"]) / settings.weights,
         properties.get("gpu_id"),
     )
+    leave_loaded_alone()
     return Pipeline(settings, scorer, StateClient(settings.state_url))
 
 

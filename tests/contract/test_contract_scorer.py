@@ -1,19 +1,21 @@
 """What the handler reads and answers is what the contract says of TorchServe's side."""
 
 import ast
-import inspect
+import io
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 
-import handler.decoding
-import handler.pipeline
-import handler.reading
+import handler
 from handler import answering
-from handler.decoding import EventColumns, EventShape, decode_json
+from handler.arrow_messages import MAX_MESSAGES
+from handler.decoding import ARROW, JSON, NDJSON, decode
 from handler.errors import RequestError
+from handler.events import EventColumns, EventShape
 from handler.recording import BatchResult
 from handler.settings import HandlerSettings
 from tests.contract.contract_support import SPEC, check_answer, pointer, problems, schema_of
@@ -37,7 +39,7 @@ MALFORMED: list[Any] = [
 
 
 def _decode(body: Any) -> EventColumns:
-    return decode_json(msgspec.json.encode(body), SHAPE)
+    return decode(msgspec.json.encode(body), JSON, SHAPE)
 
 
 def _check(answer: answering.Answer) -> Any:
@@ -93,6 +95,26 @@ def test_the_contracts_examples_are_read_without_errors() -> None:
         assert columns.total == len(columns.user_ids) > 0
 
 
+def test_a_line_that_is_not_json_is_skipped_and_explained_as_documented() -> None:
+    (error,) = decode(b"{", NDJSON, SHAPE).errors
+    assert problems(schema_of("EventError"), msgspec.to_builtins(error)) == []
+
+
+def test_the_contracts_lines_are_read_without_errors() -> None:
+    content = OPERATION["requestBody"]["content"]["application/x-ndjson"]
+    columns = decode(content["examples"]["lines"]["value"].encode(), NDJSON, SHAPE)
+    assert (columns.total, columns.user_ids) == (2, ["alice", "bob"])
+
+
+def test_the_contracts_arrow_stream_is_read_without_errors() -> None:
+    content = OPERATION["requestBody"]["content"]["application/vnd.apache.arrow.stream"]
+    sink = io.BytesIO()
+    exec(content["examples"]["stream"]["value"], {"pyarrow": pa, "sink": sink})  # noqa: S102  # our own example
+    columns = decode(sink.getvalue(), ARROW, SHAPE)
+    assert (columns.total, columns.user_ids) == (1, ["alice"])
+    assert f"at most {MAX_MESSAGES:,} record batches" in content["schema"]["description"]
+
+
 def test_every_form_of_prediction_is_as_documented() -> None:
     result = BatchResult(accepted=1, late=1, future=0, duplicate=False)
     body = _predict([EVENT, EVENT], result)
@@ -115,8 +137,8 @@ def test_every_form_of_prediction_is_as_documented() -> None:
 def _problems_of_the_handler() -> set[tuple[int, str]]:
     """Return (status, code) of every `RequestError` that the handler's sources raise."""
     found = set()
-    for module in (handler.decoding, handler.reading, handler.pipeline):
-        for node in ast.walk(ast.parse(inspect.getsource(module))):
+    for module in Path(*handler.__path__).glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Name)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
+import pyarrow as pa
 from aiohttp import web
 
 from generator.options import RunOptions
@@ -42,6 +43,7 @@ class FakeServices:
     verifying: asyncio.Event = field(default_factory=asyncio.Event)
     instants: set[float | None] = field(default_factory=set)
     authorizations: set[str] = field(default_factory=set)
+    content_types: set[str] = field(default_factory=set)
     keys: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     counted: set[str] = field(default_factory=set)
@@ -52,7 +54,8 @@ class FakeServices:
     async def score(self, request: web.Request) -> web.StreamResponse:
         self._note_token(request)
         body = await request.read()
-        events = msgspec.json.decode(body)["events"]
+        self.content_types.add(request.content_type)
+        events = _events(request.content_type, body)
         if "X-Dry-Run" in request.headers:
             self.dry_runs += 1
             return self._answer(events, "dry_run")
@@ -144,6 +147,14 @@ class FakeServices:
         return web.Response(
             body=msgspec.json.encode({"items": items}), content_type="application/json"
         )
+
+
+def _events(content_type: str, body: bytes) -> Any:
+    if content_type == "application/x-ndjson":
+        return msgspec.json.Decoder().decode_lines(body)
+    if content_type == "application/vnd.apache.arrow.stream":
+        return pa.ipc.open_stream(body).read_all().to_pylist()
+    return msgspec.json.decode(body)["events"]
 
 
 def _problem(status: int, code: str, headers: dict[str, str]) -> web.Response:

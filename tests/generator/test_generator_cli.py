@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,22 @@ async def test_progress_is_a_live_bar_in_a_terminal() -> None:
     assert b"\x1b" in shown_bytes
     assert b"1,000 a second" in shown_bytes
     assert b"\x1b" not in out
+
+
+async def test_a_run_without_arrow_never_imports_pyarrow() -> None:
+    code = (
+        "import sys, generator.cli; from generator.encoding import encoder; encoder('ndjson'); "
+        "assert 'pyarrow' not in sys.modules; encoder('arrow'); assert 'pyarrow' in sys.modules"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
+    assert await process.wait() == 0
+
+
+async def test_the_format_is_an_option() -> None:
+    async with serving(FakeServices()) as services:
+        ended = await generate(
+            "run", "--url", services.url, "--rate", "100", "--duration", "0.1", "--quiet",
+            "--format", "arrow",
+        )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert services.content_types == {"application/vnd.apache.arrow.stream"}

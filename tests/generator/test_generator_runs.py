@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from generator.encoding import Format
 from generator.errors import UnreachableError
 from generator.reporting import exit_code, summary
 from generator.running import run
@@ -21,6 +22,27 @@ async def test_the_same_seed_and_prefix_send_the_same_events() -> None:
             sent.append(sorted(stamp.sub(b"", body) for body in services.bodies))
     assert len(sent[0]) == 10
     assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize(
+    ("form", "content_type"),
+    [
+        ("json", "application/json"),
+        ("ndjson", "application/x-ndjson"),
+        ("arrow", "application/vnd.apache.arrow.stream"),
+    ],
+)
+async def test_a_run_in_each_format_sends_its_type_and_verifies(
+    form: Format, content_type: str
+) -> None:
+    async with serving(FakeServices()) as services:
+        options = small_run(services)
+        workload = replace(options.workload, format=form)
+        result = await run(replace(options, duration_seconds=0.1, workload=workload))
+    assert exit_code(result) == 0, summary(result)
+    assert services.content_types == {content_type}
+    assert services.dry_runs == 1
+    assert result.accepted_events == 100
 
 
 async def test_two_runs_never_share_an_idempotency_key() -> None:

@@ -1,6 +1,7 @@
 """Request bytes become columns; every fault is named and hurts nobody else."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler import decoding
-from handler.decoding import EventColumns, EventShape, decode_json
+from handler import decoding_json, decoding_ndjson
+from handler.decoding import ARROW, JSON, NDJSON, Format, decode_together
+from handler.decoding import decode as decode_body
+from handler.decoding_clean import columns_of_clean
 from handler.errors import RequestError
+from handler.events import EventColumns, EventShape
 
 SHAPE = EventShape(features=3, max_events=50, max_user_id_bytes=16)
 GOOD = {"user_id": "user-1", "timestamp": 1_700_000_000.5, "features": [0.1, 0.2, 0.3]}
@@ -21,7 +25,7 @@ def event(**changes: Any) -> dict[str, Any]:
 
 
 def decode(document: Any) -> EventColumns:
-    return decode_json(json.dumps(document).encode(), SHAPE)
+    return decode_body(json.dumps(document).encode(), JSON, SHAPE)
 
 
 def assert_good(columns: EventColumns) -> None:
@@ -51,7 +55,7 @@ def test_no_events_are_no_error(document: Any) -> None:
 def test_an_integer_user_id_is_its_decimal_string() -> None:
     beyond_64_bits = 2**70
     body = json.dumps([event(user_id=42), event(user_id=beyond_64_bits)]).encode()
-    columns = decode_json(body, EventShape(features=3, max_events=2, max_user_id_bytes=22))
+    columns = decode_body(body, JSON, EventShape(features=3, max_events=2, max_user_id_bytes=22))
     assert columns.user_ids == ["42", str(beyond_64_bits)]
 
 
@@ -104,9 +108,17 @@ def test_a_number_beyond_float64_spoils_its_event_only() -> None:
     body = (
         b'[{"user_id":"a","timestamp":1e999,"features":[1,2,3]},' + json.dumps(GOOD).encode() + b"]"
     )
-    columns = decode_json(body, SHAPE)
+    columns = decode_body(body, JSON, SHAPE)
     assert columns.user_ids == ["user-1"]
     assert columns.errors[0].code == "out_of_range"
+
+
+def test_the_largest_float32_is_kept_and_what_rounds_to_infinity_refused() -> None:
+    rounds_up = 2.0**128 - 2.0**103
+    columns = decode([event(features=[-np.nextafter(rounds_up, 0), 0, 0])])
+    assert columns.features[0, 0] == -np.finfo(np.float32).max
+    (error,) = decode([event(features=[-rounds_up, 0, 0])]).errors
+    assert error.code == "out_of_range"
 
 
 def test_a_request_of_malformed_events_only_is_still_understood() -> None:
@@ -145,7 +157,7 @@ def test_a_request_of_malformed_events_only_is_still_understood() -> None:
 )
 def test_a_body_without_events_is_a_bad_request(body: bytes, code: str) -> None:
     with pytest.raises(RequestError) as caught:
-        decode_json(body, SHAPE)
+        decode_body(body, JSON, SHAPE)
     assert (caught.value.status, caught.value.code) == (400, code)
 
 
@@ -161,7 +173,7 @@ def test_too_many_events_are_refused_whether_good_or_bad(document: Any) -> None:
 def test_a_body_of_very_many_values_is_refused_before_it_is_split() -> None:
     body = b"[" + b"5," * (50 * 19) + b"5,5]"
     with pytest.raises(RequestError) as caught:
-        decode_json(body, SHAPE)
+        decode_body(body, JSON, SHAPE)
     assert (caught.value.status, caught.value.code) == (413, "too_many_values")
 
 
@@ -173,20 +185,48 @@ EVENTS = st.fixed_dictionaries(
         "features": st.lists(FLOATS | st.integers(-5, 5), min_size=2, max_size=4),
     }
 )
-JSON = st.recursive(
+VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | FLOATS | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner),
     max_leaves=8,
 )
 
 
-@given(st.lists(EVENTS, max_size=8))
-def test_the_fast_and_the_slow_path_agree(events: list[dict[str, Any]]) -> None:
-    body = json.dumps(events).encode("utf-8", "replace")
-    typed = decoding._typed_events(body)  # noqa: SLF001 - the two paths are what is compared
-    fast = decoding._columns_of_clean(typed, SHAPE) if typed is not None else None  # noqa: SLF001
+def json_of(events: list[Any]) -> bytes:
+    return json.dumps(events).encode("utf-8", "replace")
+
+
+def lines_of(events: list[Any]) -> bytes:
+    return b"\n".join(json.dumps(event).encode("utf-8", "replace") for event in events)
+
+
+def assert_equal(one: EventColumns | RequestError, other: EventColumns | RequestError) -> None:
+    if isinstance(one, RequestError) or isinstance(other, RequestError):
+        assert isinstance(one, RequestError)
+        assert isinstance(other, RequestError)
+        assert (one.status, one.code, one.detail) == (other.status, other.code, other.detail)
+        return
+    assert one.total == other.total
+    assert one.user_ids == other.user_ids
+    assert one.positions.tolist() == other.positions.tolist()
+    assert one.timestamps.tobytes() == other.timestamps.tobytes()
+    assert one.features.tobytes() == other.features.tobytes()
+    assert one.features.shape == other.features.shape
+    assert one.errors == other.errors
+
+
+@pytest.mark.parametrize(
+    ("write", "reader"), [(json_of, decoding_json), (lines_of, decoding_ndjson)]
+)
+@given(events=st.lists(EVENTS, max_size=8))
+def test_the_fast_and_the_slow_path_agree(
+    write: Callable[[list[Any]], bytes], reader: Any, events: list[dict[str, Any]]
+) -> None:
+    body = write(events)
+    typed = reader.clean_events(body, SHAPE)
+    fast = columns_of_clean(typed, SHAPE) if typed is not None else None
     try:
-        slow = decoding._columns_one_by_one(decoding._raw_events(body, SHAPE), SHAPE)  # noqa: SLF001
+        slow = reader.columns_of_faulty(body, SHAPE)
     except RequestError:
         assert fast is None
         return
@@ -194,18 +234,50 @@ def test_the_fast_and_the_slow_path_agree(events: list[dict[str, Any]]) -> None:
         assert slow.errors, "the fast path gave up, so the slow one has something to say"
         return
     assert slow.errors == []
-    assert fast.total == slow.total
-    assert fast.user_ids == slow.user_ids
-    assert fast.positions.tolist() == slow.positions.tolist()
-    assert fast.timestamps.tobytes() == slow.timestamps.tobytes()
-    assert fast.features.tobytes() == slow.features.tobytes()
+    assert_equal(fast, slow)
 
 
-@given(st.lists(JSON | EVENTS, max_size=6))
+BODIES = st.lists(
+    st.tuples(st.lists(EVENTS, max_size=3).map(json_of), st.just(JSON))
+    | st.tuples(st.lists(EVENTS, max_size=3).map(lines_of), st.just(NDJSON))
+    | st.tuples(st.binary(max_size=20), st.sampled_from([JSON, NDJSON, ARROW]))
+    | st.tuples(st.integers(45, 55).map(lambda count: json_of([GOOD] * count)), st.just(JSON))
+    | st.tuples(st.sampled_from([json_of([GOOD]), json_of([event(user_id=7)])]), st.just(JSON)),
+    max_size=8,
+)
+
+
+@given(BODIES)
+def test_bodies_decoded_together_give_what_each_gives_alone(
+    bodies: list[tuple[bytes, Format]],
+) -> None:
+    together = decode_together(bodies, SHAPE)
+    assert len(together) == len(bodies)
+    for body, outcome in zip(bodies, together, strict=True):
+        (alone,) = decode_together([body], SHAPE)
+        assert_equal(outcome, alone)
+
+
+def test_very_many_events_decoded_together_are_each_where_they_belong() -> None:
+    shape = EventShape(features=3, max_events=5000, max_user_id_bytes=16)
+    counts = [1, 3000, 2000, 0, 5000, 1, 5001, 2]
+    bodies = [
+        (json_of([event(user_id=f"{place}", timestamp=n) for n in range(count)]), JSON)
+        for place, count in enumerate(counts)
+    ]
+    *kept, refused, last = decode_together(bodies, shape)
+    assert isinstance(refused, RequestError)
+    for place, columns in [*enumerate(kept), (7, last)]:
+        assert isinstance(columns, EventColumns)
+        assert columns.user_ids == [str(place)] * counts[place]
+        assert columns.timestamps.tolist() == list(range(counts[place]))
+
+
+@given(st.lists(VALUES | EVENTS, max_size=6))
 def test_every_event_is_either_kept_or_named(events: list[Any]) -> None:
     body = json.dumps(events).encode("utf-8", "replace")
     try:
-        columns = decode_json(body, SHAPE)
+        columns = decode_body(body, JSON, SHAPE)
     except RequestError as error:
         assert error.code == "not_json"
         assert "\\ud" in body.decode().lower(), "only a lone surrogate spoils a JSON document"
@@ -221,6 +293,6 @@ def test_every_event_is_either_kept_or_named(events: list[Any]) -> None:
 @given(st.binary(max_size=64))
 def test_any_bytes_are_understood_or_refused(body: bytes) -> None:
     try:
-        decode_json(body, SHAPE)
+        decode_body(body, JSON, SHAPE)
     except RequestError as error:
         assert error.status in (400, 413)

@@ -1,5 +1,7 @@
 """A batch of requests becomes as many answers, whatever one of them holds."""
 
+import gc
+import io
 import json
 import time
 import uuid
@@ -7,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 import urllib3
@@ -150,7 +153,7 @@ def test_a_bad_request_does_not_touch_its_neighbours(
         request(event(), idempotency_key="k" * 129),
         request(event(), idempotency_key=""),
         request(event(), x_dry_run="maybe"),
-        Request(b"[]", {"content-type": "application/x-ndjson"}),
+        Request(b"[]", {"content-type": "application/vnd.apache.arrow.stream"}),
     ]
     answers = pipeline.process([request(event("first")), *bad, request(event("last"))])
     assert [answer.status for answer in answers] == [200] + [400] * 4 + [413] + [400] * 4 + [200]
@@ -161,6 +164,80 @@ def test_a_bad_request_does_not_touch_its_neighbours(
         assert body_of(answer)["detail"]
     assert client.calls == [2]
     assert median("first")["count"] == median("last")["count"] == 1
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["application/x-ndjson", "application/ndjson; charset=utf-8", "Application/JSONL"],
+)
+def test_lines_are_answered_like_json_in_the_same_batch(
+    pipeline: Pipeline, network: CountingNetwork, content_type: str
+) -> None:
+    events = [event(), {"user_id": "x"}, event("user-2", features=[3, 2, 1])]
+    body = "\n".join(map(json.dumps, events)).encode()
+    answers = pipeline.process([Request(body, {"content-type": content_type}), request(*events)])
+    assert [answer.status for answer in answers] == [200, 200]
+    assert body_of(answers[0]) == body_of(answers[1])
+    assert body_of(answers[0])["processed"] == 2
+    assert network.forwards == [16]
+
+
+def test_an_arrow_stream_is_scored_and_recorded_with_the_others(
+    pipeline: Pipeline, client: CountingClient, median: Callable[[str], Any]
+) -> None:
+    table = pa.table(
+        {
+            "user_id": ["arrow", None],
+            "timestamp": [time.time()] * 2,
+            "features": pa.array([[0.1, 0.2, 0.3]] * 2, pa.list_(pa.float32(), 3)),
+        }
+    )
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    arrow = Request(sink.getvalue(), {"content-type": "application/vnd.apache.arrow.stream"})
+    answers = pipeline.process([request(event("json")), arrow])
+    (score,) = body_of(answers[0])["scores"]
+    assert body_of(answers[1])["scores"] == [score, None]
+    assert client.calls == [2]
+    assert median("arrow")["median"] == median("json")["median"] == score
+
+
+def test_a_type_that_is_not_served_names_the_one_that_is(pipeline: Pipeline) -> None:
+    headers = {"content-type": "application/vnd.apache.arrow.file"}
+    (answer,) = pipeline.process([Request(b"ARROW1", headers)])
+    assert (answer.status, body_of(answer)["code"]) == (400, "unsupported_content_type")
+    assert "application/vnd.apache.arrow.stream" in body_of(answer)["detail"]
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/octet-stream"])
+def test_a_body_of_no_known_type_is_read_as_json(
+    pipeline: Pipeline, content_type: str | None
+) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    (answer,) = pipeline.process([Request(request(event()).body, headers)])
+    assert answer.status == 200
+
+
+def test_neither_an_answer_nor_a_refusal_leaves_garbage_in_cycles(pipeline: Pipeline) -> None:
+    """Or a refused body would stay in memory until the next collection."""
+    requests = [
+        request(event(), x_dry_run="1"),
+        request({}, x_dry_run="1"),
+        request(event(), x_dry_run="maybe"),
+        Request(b"{", {}),
+        Request(b"{", {"content-type": "application/vnd.apache.arrow.stream"}),
+    ]
+    pipeline.process(requests)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            pipeline.process(requests)
+        found = gc.collect()
+    finally:
+        gc.enable()
+    assert found < 10
 
 
 def test_a_lost_form_body_names_the_header_to_add(pipeline: Pipeline) -> None:

@@ -1,0 +1,103 @@
+"""`application/vnd.apache.arrow.stream`: columns from the start, checked as columns. Pure.
+
+`user_id` is utf8 (also large, or as views), an integer, or a dictionary of these; `timestamp` a
+number or a timestamp; `features` a list of numbers, of fixed size or not. Other columns are not
+looked at. A null is a missing value.
+
+The stream is not trusted: `arrow_messages` refuses what could take more memory than was sent, Arrow
+validates every offset, index and character of our columns (`validate(full=True)`), and rows are
+counted before anything is made of them.
+"""
+
+import struct
+
+import numpy as np
+import pyarrow as pa
+
+from handler.arrow_columns import columns_of_batch, is_features, is_timestamp, is_user_id
+from handler.arrow_messages import check_messages
+from handler.errors import RequestError
+from handler.events import EVENT_FIELDS, EventColumns, EventShape, check_count
+
+_NOT_ARROW = (pa.ArrowException, OSError, struct.error, UnicodeDecodeError)
+
+
+def columns_of_arrow(body: bytes, shape: EventShape) -> EventColumns:
+    """Read an IPC stream, all its record batches as one request.
+
+    Raises `RequestError` 400 when it is not one or lacks a column, 413 over a limit.
+    """
+    try:
+        check_messages(body)
+        parts, first = [], 0
+        for batch in _record_batches(body, shape):
+            parts.append(columns_of_batch(batch, first, shape))
+            first += batch.num_rows
+    except _NOT_ARROW as error:
+        detail = " ".join(str(error).split())[:200]
+        raise RequestError(
+            400, "not_arrow", f"the body is not a well-formed Arrow IPC stream: {detail}"
+        ) from None
+    return _joined(parts, shape)
+
+
+def _record_batches(body: bytes, shape: EventShape) -> list[pa.RecordBatch]:
+    """Return our three columns of each record batch, validated; their bytes are the body's."""
+    source = pa.BufferReader(body)
+    with pa.ipc.open_stream(source) as stream:
+        names = stream.schema.names
+    wanted = [_only(names, field) for field in EVENT_FIELDS]
+    source.seek(0)
+    options = pa.ipc.IpcReadOptions(
+        included_fields=wanted,
+        use_threads=False,
+        ensure_alignment=pa.ipc.Alignment.DataTypeSpecific,
+    )
+    batches, rows = [], 0
+    with pa.ipc.open_stream(source, options=options) as stream:
+        _check_types(stream.schema)
+        for batch in stream:
+            rows += batch.num_rows
+            check_count(rows, shape)
+            batch.validate(full=True)
+            if batch.num_rows:
+                batches.append(batch)
+        if rest := len(body) - source.tell():
+            raise RequestError(400, "not_arrow", f"{rest} bytes follow the end of the stream")
+    return batches
+
+
+def _only(names: list[str], field: str) -> int:
+    if names.count(field) != 1:
+        times = "no" if field not in names else "more than one"
+        raise RequestError(400, "wrong_schema", f"the stream has {times} column '{field}'")
+    return names.index(field)
+
+
+def _check_types(schema: pa.Schema) -> None:
+    """Raise `RequestError` 400 for a column whose type says that it is something else."""
+    for field, fits, expected in (
+        ("user_id", is_user_id, "utf8, an integer, or a dictionary of these"),
+        ("timestamp", is_timestamp, "a number or a timestamp"),
+        ("features", is_features, "a list of numbers, such as fixed_size_list<float32>"),
+    ):
+        found = schema.field(field).type
+        if not fits(found):
+            raise RequestError(
+                400, "wrong_schema", f"column '{field}' is {str(found)[:80]}; expected {expected}"
+            )
+
+
+def _joined(parts: list[EventColumns], shape: EventShape) -> EventColumns:
+    if len(parts) == 1:
+        return parts[0]
+    return EventColumns(
+        total=sum(part.total for part in parts),
+        positions=np.concatenate([np.empty(0, np.int64), *(part.positions for part in parts)]),
+        user_ids=[user_id for part in parts for user_id in part.user_ids],
+        timestamps=np.concatenate([np.empty(0), *(part.timestamps for part in parts)]),
+        features=np.concatenate(
+            [np.empty((0, shape.features), np.float32), *(part.features for part in parts)]
+        ),
+        errors=[error for part in parts for error in part.errors],
+    )
