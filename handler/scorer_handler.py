@@ -57,8 +57,8 @@ def handle(data: list[dict[str, Any]] | None, context: "Context") -> list[bytes]
         bodies[index] = answer.body
         _set_envelope(answer, *arrived[index], index, context)
     for index in set(range(len(data))).difference(served):
-        # TorchServe has ended this call with an error already, and an answer to an ended call ends
-        # its thread for this worker: no request would be answered again. It answers by these ids.
+        # TorchServe ends this call with an error by itself. An answer that comes after that can end
+        # its thread for the worker, and nothing is answered again: give none. It goes by these ids.
         del context.request_ids[index]
     return bodies
 

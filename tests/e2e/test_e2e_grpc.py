@@ -225,17 +225,17 @@ def test_stream_predictions_gets_its_one_answer_and_the_worker_lives(
 def test_stream_predictions_2_is_refused_counts_nothing_and_harms_nobody(
     stack: "RunningStack", scorer: Scorer, user: str
 ) -> None:
-    """Answering it would end TorchServe's thread for the worker: all requests after it hang."""
+    """An answer that comes too late for it would leave no worker for the requests after it."""
     body = json.dumps([event(user)]).encode()
 
-    def sequence(name: str) -> None:
+    def sequence(name: str, count: int = 2) -> None:
         request = scorer.request(body=body)
         request.sequence_id = name
-        requests = [request] * 2
         with pytest.raises(grpc.RpcError):
-            list(scorer.calls.StreamPredictions2(iter(requests), timeout=SECONDS))
+            list(scorer.calls.StreamPredictions2(iter([request] * count), timeout=SECONDS))
 
-    sequence("alone")
+    for index in range(12):
+        sequence(f"alone-{index}", 1 + index % 2)
     with ThreadPoolExecutor(8) as pool:
         sequences = [pool.submit(sequence, f"sequence-{i}") for i in range(20)]
         answers = list(pool.map(lambda _: scorer.predict([event(user)]), range(20)))
