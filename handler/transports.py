@@ -1,0 +1,73 @@
+"""What TorchServe hands over, by HTTP or by gRPC -> one request. Pure.
+
+TorchServe gives each item as a map of parts and a map of headers, and never says how it came. Its
+headers tell, because no client can choose them all:
+
+- *HTTP* always has some: the client's, and `Content-Length` at least. The part `body` is the body;
+  other parts come from a multipart form and mean nothing, whatever their names.
+- *gRPC*, by `Predictions` and `StreamPredictions`, has none. What HTTP says in headers stands in
+  the call's input map, beside `body` (or `data`, as TorchServe's own examples call it).
+- *gRPC sequences*, by `StreamPredictions2`, have TorchServe's `ts_request_sequence_…` alone. They
+  need sequence batching, which this model does not use.
+"""
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import Any
+
+from handler.reading import Request
+
+_BODY, _DATA = "body", "data"
+_SEQUENCE_PREFIX = "ts_request_sequence_"
+
+
+class Transport(Enum):
+    """How a request came."""
+
+    HTTP = auto()
+    GRPC = auto()
+    GRPC_SEQUENCE = auto()
+
+
+def transport_of(headers: Mapping[str, Any]) -> Transport:
+    """Tell how a request came from its headers as TorchServe gives them.
+
+    Values that are not strings are TorchServe's notes on the parts, under the parts' names.
+    """
+    names = [name for name, value in headers.items() if isinstance(value, str)]
+    if not names:
+        return Transport.GRPC
+    if all(name.startswith(_SEQUENCE_PREFIX) for name in names):
+        return Transport.GRPC_SEQUENCE
+    return Transport.HTTP
+
+
+def to_request(
+    item: Mapping[str, Any], headers: Mapping[str, Any], request_id: str | None
+) -> Request:
+    """Translate TorchServe's item. Names of headers keep their case in HTTP: lower it.
+
+    A form post has no part `body`: None, for TorchServe lost it. A gRPC call without one has an
+    empty body.
+    """
+    if transport_of(headers) is not Transport.HTTP:
+        body = _bytes_of(item.get(_BODY, item.get(_DATA, b"")))
+        return Request(body, _entries_as_headers(item), request_id)
+    strings = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    return Request(_bytes_of(item.get(_BODY)), strings, request_id)
+
+
+def _bytes_of(value: object) -> bytes | None:
+    return bytes(value) if isinstance(value, bytes | bytearray) else None
+
+
+def _entries_as_headers(item: Mapping[str, Any]) -> dict[str, str]:
+    """Return the input map's other entries; bytes that are not UTF-8 are spelt out in ASCII.
+
+    So a UUID's 16 bytes are an idempotency key as good as any.
+    """
+    return {
+        name.lower(): value.decode("utf-8", "backslashreplace")
+        for name, value in item.items()
+        if name not in (_BODY, _DATA) and isinstance(value, bytes | bytearray)
+    }

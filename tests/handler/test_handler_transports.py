@@ -1,0 +1,59 @@
+"""HTTP and gRPC requests are told apart, and neither can pass for the other."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handler.transports import Transport, to_request, transport_of
+
+# What TorchServe puts beside the headers: notes on each part, under the part's name.
+PART_NOTES = st.dictionaries(st.text(), st.just({"content-type": ""}))
+PARTS = st.dictionaries(
+    st.sampled_from(["body", "data", "idempotency-key", "x-dry-run", "explain"]) | st.text(),
+    st.binary().map(bytearray),
+)
+# No client can leave these out, and none can send them through gRPC.
+HTTP_HEADERS = {"Host": "localhost", "Content-Length": "2"}
+
+
+@given(notes=PART_NOTES, headers=st.dictionaries(st.text(), st.text()))
+def test_http_is_told_by_its_headers_and_grpc_by_having_none(
+    notes: dict[str, object], headers: dict[str, str]
+) -> None:
+    assert transport_of({**notes, **headers, **HTTP_HEADERS}) is Transport.HTTP
+    assert transport_of(notes) is Transport.GRPC
+    sequence = {"ts_request_sequence_id": "a", "ts_request_sequence_end": "true"}
+    assert transport_of({**notes, **sequence}) is Transport.GRPC_SEQUENCE
+    assert transport_of({**notes, **sequence, **HTTP_HEADERS}) is Transport.HTTP
+
+
+@given(parts=PARTS)
+def test_the_parts_of_a_multipart_request_are_never_headers(parts: dict[str, bytearray]) -> None:
+    notes = {name: {"content-type": "text/plain"} for name in parts}
+    request = to_request(parts, {**notes, **HTTP_HEADERS}, "id")
+    assert dict(request.headers) == {"host": "localhost", "content-length": "2"}
+    assert request.body == parts.get("body")
+
+
+@given(parts=PARTS)
+def test_a_grpc_call_s_entries_are_its_headers_and_body_comes_before_data(
+    parts: dict[str, bytearray],
+) -> None:
+    notes = {name: {"content-type": ""} for name in parts}
+    request = to_request(parts, notes, "id")
+    assert request.body == parts.get("body", parts.get("data", b""))
+    assert set(request.headers) == {name.lower() for name in parts} - {"body", "data"}
+    assert all(value.encode() is not None for value in request.headers.values())
+
+
+def test_names_of_entries_may_be_in_any_case() -> None:
+    request = to_request({"body": b"[]", "Idempotency-Key": bytearray(b"once")}, {}, None)
+    assert request.headers == {"idempotency-key": "once"}
+
+
+def test_binary_keys_stay_apart() -> None:
+    keys = [
+        to_request({"idempotency-key": bytes([byte]) * 16}, {}, None).headers["idempotency-key"]
+        for byte in range(256)
+    ]
+    assert len(set(keys)) == 256
+    assert max(len(key.encode()) for key in keys) <= 128
