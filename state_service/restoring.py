@@ -2,7 +2,7 @@
 
 The segments come first and are not sorted again. The rows are applied in their order as they were
 accepted, without being judged a second time: what is late now was not then. What has left the
-window meanwhile is dropped at the end. So the answers are those from before the kill, to the last
+window meanwhile is dropped on the way. So the answers are those from before the kill, to the last
 bit.
 
 A row that cannot be read is put aside in the database, logged and counted; the rest is served. A
@@ -83,6 +83,8 @@ class Restorer:
         async for row in self.journal.uncovered():
             if stopped():
                 return
+            # A journal may be longer than the window, after a night in which no snapshot succeeded.
+            self.state.expire(self.clock())
             if row.group is None:
                 await self._put_row_aside(row)
             else:
