@@ -205,6 +205,16 @@ def _uncovered(
             yield sequence, None, str(error)
 
 
+_GONE = """
+SELECT number, blocks
+  - (SELECT count(*) FROM block
+     WHERE number BETWEEN first_block AND first_block + blocks - 1)
+  - (SELECT count(DISTINCT number) FROM quarantine
+     WHERE record = 'block' AND number BETWEEN first_block AND first_block + blocks - 1)
+FROM segment
+"""
+
+
 def stored_events(path: Path, problems: list[str]) -> Iterator[tuple[list[str], Any, Any]]:
     """Yield (user ids, timestamps, scores) of what is held, an entry an event, piece by piece.
 
@@ -224,6 +234,11 @@ def stored_events(path: Path, problems: list[str]) -> Iterator[tuple[list[str], 
                     problems.append(f"block {block}: {error}")
                     continue
                 yield _owners(stored), stored.timestamps, stored.scores
+            problems += [
+                f"segment {number}: {gone} of its blocks are gone"
+                for number, gone in connection.execute(_GONE)
+                if gone
+            ]
             for sequence, group, problem in _uncovered(connection.execute):
                 if group is None:
                     problems.append(f"journal row {sequence}: {problem}")
