@@ -31,28 +31,32 @@ class BatchKeys:
     `now` is the windows' time throughout: under the event clock it stands still while no newer
     events come, and so must the keys, or a repeat of events that still count would count again.
 
-    Insertion order is arrival order, so expiry only looks at the front: O(1) amortised a key. What
-    is remembered of a key is packed into bytes: a garbage collection passes over a dict of these
-    without looking at each of millions.
+    Insertion order is arrival order, so expiry only looks at the front: O(1) amortised a key. A key
+    at the front that was seen later than now, by a clock that has been set back since, would keep
+    all behind it; it is moved to `_ahead`, where it only keeps others of its kind.
+
+    What is remembered of a key is packed into bytes: a garbage collection passes over a dict of
+    these without looking at each of millions.
     """
 
     def __init__(self, retention_seconds: float, max_keys: int) -> None:
         self._retention_seconds = retention_seconds
         self._max_keys = max_keys
         self._seen: dict[str, bytes] = {}
+        self._ahead: dict[str, bytes] = {}
         self._unsaved: list[SeenKey] = []
 
     def __len__(self) -> int:
-        return len(self._seen)
+        return len(self._seen) + len(self._ahead)
 
     def find(self, key: str) -> BatchCounts | None:
         """Return the counts of a batch seen before, None for a new one."""
-        packed = self._seen.get(key)
+        packed = self._seen.get(key) or self._ahead.get(key)
         return BatchCounts(*_PACKED.unpack(packed)[1:]) if packed else None
 
     def check_room(self, new_keys: int) -> None:
         """Raise `CapacityError` when so many more would not fit."""
-        if len(self._seen) + new_keys > self._max_keys:
+        if len(self) + new_keys > self._max_keys:
             raise CapacityError(
                 f"{self._max_keys} batch keys are remembered: the limit (max_batch_keys); "
                 "send more events a request"
@@ -66,13 +70,23 @@ class BatchKeys:
     def expire(self, now: float) -> None:
         """Forget the keys that are older than the retention."""
         horizon = self.horizon(now)
-        expired = []
+        passed = []
         for key, packed in self._seen.items():
+            seen_at = _PACKED.unpack(packed)[0]
+            if horizon <= seen_at <= now:
+                break
+            passed.append(key)
+            if seen_at > now:
+                self._ahead[key] = packed
+        for key in passed:
+            del self._seen[key]
+        expired = []
+        for key, packed in self._ahead.items():
             if _PACKED.unpack(packed)[0] >= horizon:
                 break
             expired.append(key)
         for key in expired:
-            del self._seen[key]
+            del self._ahead[key]
 
     def horizon(self, now: float) -> float:
         """Return the time before which a key is forgotten."""
@@ -90,4 +104,4 @@ class BatchKeys:
 
     def put_back(self, seen_keys: list[SeenKey]) -> None:
         """Return keys that could not be saved, for the next snapshot; forgotten ones need none."""
-        self._unsaved = [seen for seen in seen_keys + self._unsaved if seen.key in self._seen]
+        self._unsaved = [seen for seen in seen_keys + self._unsaved if self.find(seen.key)]

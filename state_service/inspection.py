@@ -20,7 +20,14 @@ from state_service.formats import (
     decode_keys,
     decode_segment_block,
 )
-from state_service.schema import EXPECTED_TABLES, SCHEMA_VERSION, require_known
+from state_service.schema import (
+    EXPECTED_TABLES,
+    SCHEMA_VERSION,
+    UNREADABLE,
+    require_blocks,
+    require_covered,
+    require_known,
+)
 
 
 class Content(NamedTuple):
@@ -39,9 +46,10 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     """Open a database of this version for reading. Raises `StorageError` saying what is wrong."""
     if not path.is_file():
         raise StorageError(f"{path}: there is no such file")
+    path = path.resolve()  # the log is beside the file, not beside a link to it
     # Without a write-ahead log nobody has it open: read it as it lies, and create no files beside.
     live = path.with_name(path.name + "-wal").exists()
-    address = f"{path.resolve().as_uri()}?mode=ro{'' if live else '&immutable=1'}"
+    address = f"{path.as_uri()}?mode=ro{'' if live else '&immutable=1'}"
     try:
         connection = sqlite3.connect(address, uri=True, isolation_level=None)
     except sqlite3.Error as error:
@@ -50,7 +58,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         try:
             connection.execute("BEGIN")
             _require_version(connection)
-        except (sqlite3.Error, StorageError) as error:
+        except (*UNREADABLE, StorageError) as error:
             raise StorageError(f"{path}: {error}") from error
         yield connection
 
@@ -75,7 +83,7 @@ def inspect(path: Path) -> Content:
     with opened(path) as connection:
         try:
             return _Inspector(connection).inspect()
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise StorageError(f"{path}: {error}") from error
 
 
@@ -87,6 +95,8 @@ class _Inspector:
         self._problems: list[str] = []
         self._owner_of: dict[int, str] = {}  # by block
         self._aside = set(self._query("SELECT record, number FROM quarantine"))
+        ((blocks,),) = self._query("SELECT count(*) FROM block")
+        self._known_blocks = blocks + len(self._aside)
 
     def inspect(self) -> Content:
         found = self._query("PRAGMA integrity_check").fetchall()
@@ -105,7 +115,9 @@ class _Inspector:
 
     def _segments(self) -> tuple[int, int]:
         events = segments = 0
-        for number, first, blocks in self._query("SELECT * FROM segment ORDER BY number"):
+        for number, first, blocks in self._query(
+            "SELECT number, first_block, blocks FROM segment ORDER BY number"
+        ):
             segments += 1
             name = f"segment {number}"
             for block, row in self._blocks(name, first, blocks):
@@ -117,7 +129,9 @@ class _Inspector:
 
     def _key_sets(self) -> int:
         keys = 0
-        for first, blocks, newest_seen_at in self._query("SELECT * FROM key_set"):
+        for first, blocks, newest_seen_at in self._query(
+            "SELECT first_block, blocks, newest_seen_at FROM key_set"
+        ):
             name = f"key set {first}"
             for block, row in self._blocks(name, first, blocks):
                 try:
@@ -126,15 +140,22 @@ class _Inspector:
                     self._problems.append(f"{name}, block {block}: {error}")
                     continue
                 keys += len(seen)
-                if max(item.seen_at for item in seen) > newest_seen_at:
+                if not isinstance(newest_seen_at, float | int):
+                    self._problems.append(f"{name}: the catalogue has no time for it")
+                elif max(item.seen_at for item in seen) > newest_seen_at:
                     self._problems.append(f"{name}: a key is newer than the catalogue says")
         return keys
 
     def _blocks(
-        self, name: str, first: int, blocks: int
+        self, name: str, first_block: object, blocks: object
     ) -> Iterator[tuple[int, tuple[bytes, int]]]:
         """Yield a range of blocks; note those that are missing, or somebody else's too."""
-        for block in range(first, first + blocks):
+        try:
+            named = require_blocks(first_block, blocks, self._known_blocks)
+        except StorageError as error:
+            self._problems.append(f"{name}: {error}")
+            return
+        for block in named:
             if self._owner_of.setdefault(block, name) != name:
                 self._problems.append(
                     f"{name}, block {block}: it is in {self._owner_of[block]} as well"
@@ -149,10 +170,12 @@ class _Inspector:
 
     def _journal(self) -> tuple[int, int, int]:
         rows = events = keys = 0
-        covered = [sequence for (sequence,) in self._query("SELECT sequence FROM covered")]
-        if len(covered) != 1:
-            self._problems.append(f"the table covered has {len(covered)} rows, not 1")
-        expected = max(covered, default=0) + 1
+        covered = 0
+        try:
+            covered = require_covered(self._query("SELECT sequence FROM covered").fetchall())
+        except StorageError as error:
+            self._problems.append(str(error))
+        expected = covered + 1
         for sequence, group, problem in _uncovered(self._query):
             rows += 1
             while ("journal", expected) in self._aside:
@@ -182,6 +205,16 @@ def _uncovered(
             yield sequence, None, str(error)
 
 
+_GONE = """
+SELECT number, blocks
+  - (SELECT count(*) FROM block
+     WHERE number BETWEEN first_block AND first_block + blocks - 1)
+  - (SELECT count(DISTINCT number) FROM quarantine
+     WHERE record = 'block' AND number BETWEEN first_block AND first_block + blocks - 1)
+FROM segment
+"""
+
+
 def stored_events(path: Path, problems: list[str]) -> Iterator[tuple[list[str], Any, Any]]:
     """Yield (user ids, timestamps, scores) of what is held, an entry an event, piece by piece.
 
@@ -201,12 +234,17 @@ def stored_events(path: Path, problems: list[str]) -> Iterator[tuple[list[str], 
                     problems.append(f"block {block}: {error}")
                     continue
                 yield _owners(stored), stored.timestamps, stored.scores
+            problems += [
+                f"segment {number}: {gone} of its blocks are gone"
+                for number, gone in connection.execute(_GONE)
+                if gone
+            ]
             for sequence, group, problem in _uncovered(connection.execute):
                 if group is None:
                     problems.append(f"journal row {sequence}: {problem}")
                 else:
                     yield group.user_ids, group.timestamps, group.scores
-        except sqlite3.Error as error:
+        except UNREADABLE as error:
             raise StorageError(f"{path}: {error}") from error
 
 

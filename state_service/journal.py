@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple, Self
 
 from state_service.formats import DamagedError, Group, Record, decode_group, encode_group, record
+from state_service.schema import require_covered
 from state_service.store import Store
 
 _READ_ROWS = 32  # rows read back at a time
@@ -37,11 +38,11 @@ class Journal:
 
     @classmethod
     async def open(cls, store: Store) -> Self:
-        """Look at what is there; nothing is decoded yet."""
-        query = "SELECT sequence, length(payload) FROM journal ORDER BY sequence"
+        """Look at what is there; nothing is decoded yet. Raises `StorageError`."""
+        query = "SELECT sequence, coalesce(length(payload), 0) FROM journal ORDER BY sequence"
         rows = deque((sequence, size) for sequence, size in await store.read(query))
         covered = await store.read("SELECT sequence FROM covered")
-        return cls(store, rows, max((sequence for (sequence,) in covered), default=0))
+        return cls(store, rows, require_covered(covered))
 
     @property
     def covered(self) -> int:
@@ -68,7 +69,13 @@ class Journal:
         self._rows.append((sequence, len(row.payload)))
 
     async def uncovered(self) -> AsyncIterator[JournalRow]:
-        """Read back, in order, the rows that no snapshot covers."""
+        """Read back, in order, the rows that no snapshot covers.
+
+        Where numbers are missing, rows have gone: the first of them comes as a damaged one, unless
+        it is in quarantine.
+        """
+        query = "SELECT number FROM quarantine WHERE record = 'journal'"
+        aside = {number for (number,) in await self._store.read(query)}
         query = (
             "SELECT sequence, crc32, CAST(payload AS BLOB) FROM journal WHERE sequence > ? "
             "ORDER BY sequence LIMIT ?"
@@ -76,6 +83,11 @@ class Journal:
         after = self._covered
         while rows := await self._store.read(query, after, _READ_ROWS):
             for sequence, crc32, payload in rows:
+                expected = after + 1
+                while expected in aside:
+                    expected += 1
+                if sequence > expected:
+                    yield JournalRow(expected, None, "it is gone, later ones are there")
                 try:
                     yield JournalRow(sequence, decode_group(payload, crc32), None)
                 except DamagedError as error:

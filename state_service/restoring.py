@@ -2,22 +2,24 @@
 
 The segments come first and are not sorted again. The rows are applied in their order as they were
 accepted, without being judged a second time: what is late now was not then. What has left the
-window meanwhile is dropped at the end. So the answers are those from before the kill, to the last
+window meanwhile is dropped on the way. So the answers are those from before the kill, to the last
 bit.
 
-A row that cannot be read is put aside in the database, logged and counted; the rest is served.
+A row that cannot be read is put aside in the database, logged and counted; the rest is served. A
+row that is missing among the others is logged and counted too.
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import aiosqlite
 import structlog
 
 from state_service.errors import StorageError
+from state_service.formats import StoredSegment
 from state_service.journal import Journal, JournalRow
 from state_service.live import LiveState
+from state_service.schema import UNREADABLE
 from state_service.snapshot import DamagedBlock, SnapshotStore
 from state_service.status import RestoreStatus
 from state_service.store import Store
@@ -45,11 +47,8 @@ class Restorer:
             await self._load_segments(stopped)
             await self._load_keys()
             await self._replay(stopped)
-        except aiosqlite.Error as error:
-            raise StorageError(
-                f"the database cannot be read: {error}; move it away or name another file "
-                "(setting: database)"
-            ) from error
+        except UNREADABLE as error:
+            raise _unreadable(str(error)) from error
         if not stopped():
             self.state.expire(self.clock())
             self.status.duration_seconds = time.perf_counter() - began
@@ -63,11 +62,17 @@ class Restorer:
             stored, damaged = await self.snapshot.load_segment(number)
             await self._put_aside(damaged)
             if stored is not None:
-                self.state.windows.restore(
-                    number, stored.user_ids, stored.counts, stored.timestamps, stored.scores
-                )
-                self.status.events += len(stored.scores)
+                self._take(number, stored)
             self.status.segments_done += 1
+
+    def _take(self, number: int, stored: StoredSegment) -> None:
+        try:
+            self.state.windows.restore(
+                number, stored.user_ids, stored.counts, stored.timestamps, stored.scores
+            )
+        except ValueError as error:  # its blocks are whole, but not all of them are its own
+            raise _unreadable(f"segment {number}: {error}") from error
+        self.status.events += len(stored.scores)
 
     async def _load_keys(self) -> None:
         keys, damaged = await self.snapshot.load_keys(self.state.keys_horizon(self.clock()))
@@ -78,12 +83,15 @@ class Restorer:
         async for row in self.journal.uncovered():
             if stopped():
                 return
+            # A journal may be longer than the window, after a night in which no snapshot succeeded.
+            self.state.expire(self.clock())
             if row.group is None:
                 await self._put_row_aside(row)
             else:
                 self.state.apply(row.sequence, row.group)
                 self.status.events += len(row.group.user_ids)
-            self.status.journal_rows_done += 1
+            done = self.status.journal_rows_done + 1  # those that are gone are not in the total
+            self.status.journal_rows_done = min(done, self.status.journal_rows_total)
             await self.state.settle()
         self.state.sequence = self.journal.last_sequence
 
@@ -101,3 +109,10 @@ class Restorer:
         )
         self.status.damaged_journal_rows += 1
         await self.store.quarantine("journal", row.sequence)
+
+
+def _unreadable(reason: str) -> StorageError:
+    return StorageError(
+        f"the database cannot be read: {reason}; move it away or name another file "
+        "(setting: database)"
+    )

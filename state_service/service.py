@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Self
 
-import aiosqlite
 import structlog
 
 from state_service.batch_keys import BatchKeys
@@ -22,6 +21,7 @@ from state_service.live import LiveState
 from state_service.loop_lag import LoopLag
 from state_service.recorder import BatchOutcome, Recorder
 from state_service.restoring import Restorer
+from state_service.schema import UNREADABLE
 from state_service.settings import Settings
 from state_service.snapshot import SnapshotStore
 from state_service.snapshotting import Snapshotter
@@ -61,7 +61,7 @@ class StateService:
         store = await Store.open(settings.database_path, settings.durability)
         try:
             snapshot_store, journal = await SnapshotStore.open(store), await Journal.open(store)
-        except aiosqlite.Error as error:
+        except (*UNREADABLE, StorageError) as error:
             await store.close()
             raise StorageError(
                 f"{settings.database} cannot be used: {error}; move it away or name another file "

@@ -26,6 +26,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, Self
 
 from state_service.batch_keys import SeenKey
+from state_service.errors import StorageError
 from state_service.formats import (
     BLOCK_ROWS,
     DamagedError,
@@ -37,6 +38,7 @@ from state_service.formats import (
     join_blocks,
     record,
 )
+from state_service.schema import require_blocks
 from state_service.store import Store
 
 
@@ -74,22 +76,24 @@ class SnapshotStore:
 
     @classmethod
     async def open(cls, store: Store) -> Self:
-        """Read the catalogue; no block is read yet."""
+        """Read the catalogue; no block is read yet. Raises `StorageError` if it cannot be so."""
+        numbers = [number for (number,) in await store.read("SELECT number FROM block")]
+        aside = await store.read("SELECT number FROM quarantine WHERE record = 'block'")
+        known = [*numbers, *(number for (number,) in aside if isinstance(number, int))]
         segments = {
-            number: range(first, first + blocks)
-            for number, first, blocks in await store.read("SELECT * FROM segment ORDER BY number")
+            number: require_blocks(first, blocks, len(known))
+            for number, first, blocks in await store.read(
+                "SELECT number, first_block, blocks FROM segment ORDER BY number"
+            )
         }
         key_sets = [
-            KeySet(range(first, first + blocks), newest_seen_at)
+            KeySet(require_blocks(first, blocks, len(known)), _require_time(newest_seen_at))
             for first, blocks, newest_seen_at in await store.read(
-                "SELECT * FROM key_set ORDER BY first_block"
+                "SELECT first_block, blocks, newest_seen_at FROM key_set ORDER BY first_block"
             )
         ]
-        numbers = [number for (number,) in await store.read("SELECT number FROM block")]
-        aside = await store.read("SELECT max(number) FROM quarantine WHERE record = 'block'")
-        named = {block for blocks in segments.values() for block in blocks}
-        named.update(block for key_set in key_sets for block in key_set.blocks)
-        next_block = max([*numbers, *named, aside[0][0] or 0]) + 1
+        named = _all_of([*segments.values(), *(key_set.blocks for key_set in key_sets)])
+        next_block = max([0, *known, *named]) + 1
         return cls(store, segments, key_sets, sorted(set(numbers) - named), next_block)
 
     # --- reading ------------------------------------------------------------------------------
@@ -224,6 +228,20 @@ class SnapshotStore:
         while self._garbage:
             await self._store.delete("block", [self._garbage[0]])
             self._garbage.popleft()
+
+
+def _require_time(newest_seen_at: object) -> float:
+    if not isinstance(newest_seen_at, float | int):
+        raise StorageError(f"a key set's newest key was seen at {newest_seen_at!r}, not a number")
+    return newest_seen_at
+
+
+def _all_of(ranges: Sequence[range]) -> set[int]:
+    """Return the blocks of all ranges. Raises `StorageError` when one is in two of them."""
+    blocks = {block for some in ranges for block in some}
+    if len(blocks) < sum(map(len, ranges)):  # its events would count twice
+        raise StorageError("a block is in two segments or key sets")
+    return blocks
 
 
 def _key_blocks(seen_keys: Sequence[SeenKey]) -> list[Record]:

@@ -1,4 +1,8 @@
-"""Exact statistics of columns of scores. Pure numpy."""
+"""Exact statistics of columns of scores. Pure numpy.
+
+No answer is -0.0: which of two zeros stands in the middle depends on where the scores lie, and a
+restart may lay them elsewhere. Adding 0.0 makes both 0.0 and changes nothing else.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +52,7 @@ def summarise(
     if len(heap):
         lows.append(float(np.minimum.reduce(heap)))
         highs.append(float(np.maximum.reduce(heap)))
-    low, high = min(lows), max(highs)
+    low, high = min(lows) + 0.0, max(highs) + 0.0
     places = [(count - 1) * float(q) for q in quantiles]
     ranks = [(count - 1) // 2, count // 2]
     for place in places:
@@ -89,7 +93,7 @@ def medians_by_owner(
     high = ranked[(starts + counts // 2)[some]]
     with np.errstate(over="ignore"):
         total = low + high
-    medians[some] = np.where(np.isfinite(total), total / 2, low / 2 + high / 2)
+    medians[some] = np.where(np.isfinite(total), total / 2, low / 2 + high / 2) + 0.0
     newest = np.full(owner_count, -np.inf)
     np.maximum.at(newest, owners, timestamps)
     newest[~some] = np.nan
@@ -99,7 +103,7 @@ def medians_by_owner(
 def _middle(low: float, high: float) -> float:
     """Return the mean of the two middle scores, also where their sum exceeds float64."""
     total = low + high
-    return total / 2 if isfinite(total) else low / 2 + high / 2
+    return (total / 2 if isfinite(total) else low / 2 + high / 2) + 0.0
 
 
 def _interpolated(low: float, high: float, weight: float) -> float:
@@ -107,7 +111,8 @@ def _interpolated(low: float, high: float, weight: float) -> float:
     distance = high - low
     if not isfinite(distance):
         return 4 * _interpolated(low / 4, high / 4, weight)
-    return low + distance * weight if weight < 0.5 else high - distance * (1 - weight)
+    value = low + distance * weight if weight < 0.5 else high - distance * (1 - weight)
+    return value + 0.0
 
 
 def _mean(parts: Sequence[NDArray[np.float64]], count: int, low: float, high: float) -> float:
@@ -115,4 +120,4 @@ def _mean(parts: Sequence[NDArray[np.float64]], count: int, low: float, high: fl
         mean = sum(float(np.add.reduce(part)) for part in parts) / count
         if not isfinite(mean):
             mean = sum(float(np.add.reduce(part / count)) for part in parts)
-    return min(max(mean, low), high)  # rounding may lead just outside
+    return min(max(mean, low), high) + 0.0  # rounding may lead just outside

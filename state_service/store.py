@@ -8,6 +8,7 @@ of a snapshot or of a clean-up, never behind the whole of it.
 import asyncio
 import contextlib
 import fcntl
+import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal, Self
@@ -40,6 +41,8 @@ class Store:
         self._connection = connection
         self._file_lock = lock
         self._writing = asyncio.Lock()  # first come, first served
+        files = (path, _log_of(path))
+        self._files = {file: _identity(file) for file in files if file.exists()}
 
     @classmethod
     async def open(cls, path: Path, durability: Durability = "journal") -> Self:
@@ -48,6 +51,7 @@ class Store:
         `full` waits for the disk at every commit, which a power loss cannot undo; the others
         leave that to the operating system, which outlives the process.
         """
+        path = _followed(path)
         lock = _lock(path)
         try:
             # A file that cannot be opened says why here; aiosqlite's thread would say it twice.
@@ -59,7 +63,7 @@ class Store:
             raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
         try:
             await schema.prepare(connection, "FULL" if durability == "full" else "NORMAL")
-        except (aiosqlite.Error, StorageError) as error:
+        except (*schema.UNREADABLE, StorageError) as error:
             lock.close()
             await connection.close()
             raise StorageError(
@@ -75,14 +79,14 @@ class Store:
     async def write(self, statement: str, *parameters: object) -> None:
         """Run one statement as a transaction of its own. Raises `aiosqlite.Error`."""
         async with self._writing:
-            self._require_file()
+            self._require_files()
             await self._connection.execute_fetchall(statement, parameters)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[aiosqlite.Connection]:
         """Do all of the block or nothing. Raises `aiosqlite.Error`. Keep it short."""
         async with self._writing:
-            self._require_file()
+            self._require_files()
             await self._connection.execute_fetchall("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -109,7 +113,7 @@ class Store:
 
     def size_bytes(self) -> int:
         """Bytes on disk, write-ahead log included."""
-        files = (self.path, self.path.with_name(self.path.name + "-wal"))
+        files = (self.path, _log_of(self.path))
         return sum(file.stat().st_size for file in files if file.exists())
 
     async def close(self) -> None:
@@ -119,9 +123,34 @@ class Store:
         finally:
             self._file_lock.close()
 
-    def _require_file(self) -> None:
-        if not self.path.exists():  # SQLite would go on writing into the deleted file
-            raise aiosqlite.OperationalError(f"{self.path} has been deleted; restart the service")
+    def _require_files(self) -> None:
+        """Raise unless the names still lead to the files that were opened.
+
+        SQLite would go on writing into a file that nobody finds any more.
+        """
+        for file, identity in self._files.items():
+            if (now := _identity(file)) != identity:
+                what = "replaced" if now else "deleted"
+                raise aiosqlite.OperationalError(f"{file} has been {what}; restart the service")
+
+
+def _followed(path: Path) -> Path:
+    """Follow links, as SQLite does: the lock and the log must lie beside the file itself."""
+    return Path(os.path.realpath(path))
+
+
+def _log_of(path: Path) -> Path:
+    """Return where SQLite keeps a database's write-ahead log."""
+    return path.with_name(path.name + "-wal")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one of the same name, None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _lock(path: Path) -> IO[bytes]:

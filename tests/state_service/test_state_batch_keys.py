@@ -67,3 +67,25 @@ def test_restored_keys_are_known_and_need_no_saving() -> None:
     keys.expire(112.0)
     assert keys.find("old") is None
     assert keys.find("older") == COUNTS
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_was_ahead_for_a_moment_keeps_no_later_key(*, restarted: bool) -> None:
+    moments = [100.0, 5000.0, 101.0, 102.0]  # an hour and more ahead, once
+    keys = _keys_seen_at(*moments)
+    if restarted:
+        seen = keys.take_unsaved()
+        keys = BatchKeys(retention_seconds=10.0, max_keys=100)
+        keys.restore(seen)
+    keys.expire(103.0)
+    assert len(keys) == 4
+    keys.expire(111.5)
+    assert [keys.find(f"k{number}") for number in range(4)] == [None, COUNTS, None, COUNTS]
+    keys.add("k4", 112.0, COUNTS)
+    keys.check_room(96)
+    keys.expire(200.0)
+    assert [keys.find(f"k{number}") for number in (1, 3, 4)] == [COUNTS, None, None]
+    keys.put_back([SeenKey("k1", 5000.0, COUNTS), SeenKey("k3", 102.0, COUNTS)])
+    assert "k3" not in {seen.key for seen in keys.take_unsaved()}
+    keys.expire(5011.0)
+    assert len(keys) == 0

@@ -126,12 +126,14 @@ async def test_a_dump_leaves_out_what_is_damaged_and_says_so(tmp_path: Path) -> 
     with closing(sqlite3.connect(tmp_path / "copy.db")) as database:
         database.execute("UPDATE block SET crc32 = 1 WHERE number = 1")
         database.execute("UPDATE journal SET crc32 = 1 WHERE sequence = 6")
+        database.execute("UPDATE segment SET blocks = 3 WHERE number = 2")
         database.commit()
     status, text, stderr = await _run("dump", tmp_path / "copy.db")
     assert status == 1
     assert len(text.splitlines()) == 240 - 80 - 40
     assert "left out: block 1: " in stderr
     assert "left out: journal row 6: " in stderr
+    assert "left out: segment 2: 1 of its blocks are gone" in stderr
 
 
 @pytest.mark.parametrize("command", ["check", "dump"])

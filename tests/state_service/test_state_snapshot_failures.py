@@ -1,5 +1,6 @@
 """When the disk is damaged, foreign or full: say so, lose nothing more, mend by itself."""
 
+import asyncio
 import resource
 import signal
 import sqlite3
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from state_service.errors import StorageError
+from state_service.inspection import back_up
 from state_service.service import StateService
 from state_service.settings import Settings
 from state_service.store import Store
+from state_service.wire import Batch
 from tests.state_service.state_support import Server, batch, launched, serving, spawn
 
 
@@ -233,6 +236,35 @@ async def test_the_background_snapshots_again_after_a_failure(tmp_path: Path) ->
         await server.ready()
         assert server.service.snapshots.last_at is not None
         assert server.service.snapshots.last_at <= time.time()
+
+
+async def test_a_journal_of_many_windows_comes_back_in_the_memory_of_one(tmp_path: Path) -> None:
+    """As after a night in which every snapshot failed."""
+    copy, now = tmp_path / "copy.db", time.time()
+    async with serving(tmp_path) as server:
+        for _ in range(5):
+            now += 1000.0
+            server.set_clock(now)
+            columns = (["ann"] * 70_000, [now] * 70_000, [0.5] * 70_000)  # more than a memtable
+            await server.service.record([Batch(f"at {now}", *columns)])
+        back_up(tmp_path / "state.db", copy)
+    service = await StateService.open(Settings(database=str(copy)), lambda: now)
+    held = []
+
+    def clock() -> float:
+        held.append(service.windows.live_events)
+        return now
+
+    service.clock = clock
+    running = asyncio.create_task(service.run())
+    async with asyncio.timeout(20):
+        while service.phase != "ready":  # noqa: ASYNC110 - there is nothing to wait for
+            await asyncio.sleep(0)
+    assert service.restored.events == 350_000
+    assert max(held) < 150_000
+    service.stop()
+    await running
+    await service.close()
 
 
 async def test_another_schema_version_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Order statistics against the standard library and numpy."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Sequence
@@ -129,3 +130,16 @@ def test_many_users_medians_are_each_ones(events: list[tuple[int, float]]) -> No
         else:
             assert math.isnan(median)
             assert math.isnan(newest)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+@pytest.mark.parametrize("zeros", [(-0.0, 0.0, 0.0, -0.0), (-0.0, 0.0, 0.0, 7.0), (-0.0,) * 4])
+def test_the_order_of_two_kinds_of_zero_shows_in_no_answer(
+    zeros: tuple[float, ...], order: tuple[int, ...]
+) -> None:
+    scores = [zeros[place] for place in order]
+    summary = _described(scores, (0.0, 0.5, 1.0))
+    answers = [summary.min, summary.max, summary.median, summary.mean, *summary.quantiles]
+    owners = np.zeros(4, np.int32)
+    medians, _, _ = medians_by_owner(owners, *_columns(scores), 1)
+    assert not [value for value in (*answers, medians.item(0)) if str(value) == "-0.0"]
