@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from handler.garbage import leave_loaded_alone
 from handler.answering import Answer
+from handler.garbage import leave_loaded_alone
 from handler.pipeline import Pipeline
 from handler.reading import Request
 from handler.recording import StateClient

@@ -8,6 +8,7 @@ import time
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from state_service.errors import StorageError
@@ -245,8 +246,8 @@ async def test_a_journal_of_many_windows_comes_back_in_the_memory_of_one(tmp_pat
         for _ in range(5):
             now += 1000.0
             server.set_clock(now)
-            columns = (["ann"] * 70_000, [now] * 70_000, [0.5] * 70_000)  # more than a memtable
-            await server.service.record([Batch(f"at {now}", *columns)])
+            columns = np.full(70_000, now), np.full(70_000, 0.5)  # more than a memtable
+            await server.service.record([Batch(f"at {now}", ["ann"] * 70_000, *columns)])
         back_up(tmp_path / "state.db", copy)
     service = await StateService.open(Settings(database=str(copy)), lambda: now)
     held = []
