@@ -269,7 +269,7 @@ async def test_under_the_event_clock_a_key_lives_while_its_events_do(tmp_path: P
 
 
 def _packed(**changes: Any) -> bytes:
-    column = np.array([time.time()], "<f8").tobytes()
+    column = np.array([1.0], "<f8").tobytes()
     one = {"batches": [{"key": "k", "events": 1}], "user_id": ["ann"]}
     return msgspec.msgpack.encode(one | {"timestamp": column, "score": column} | changes)
 
