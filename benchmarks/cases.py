@@ -25,16 +25,18 @@ class Case:
     events: int
     users: int = USERS
     uniform: bool = False
+    at_once: int | None = None  # requests under way
 
     @property
     def name(self) -> str:
         """What the reader sees and `--case` names."""
-        return f"{self.encoding}-{self.events}"
+        crowd = f"-by-{self.at_once}" if self.at_once else ""
+        return f"{self.encoding}-{self.events}{crowd}"
 
     @property
     def connections(self) -> int:
-        """How many requests are under way: fewer of the largest."""
-        return 8 if self.events >= 10_000 else 16
+        """How many requests are under way: unless given, fewer of the largest."""
+        return self.at_once or (8 if self.events >= 10_000 else 16)
 
     def bodies(self) -> Bodies:
         """Make the requests, all different; enough that each user is in one of them."""

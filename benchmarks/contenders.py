@@ -150,14 +150,15 @@ def free_addresses() -> tuple[int, Addresses]:
 
 
 @contextlib.contextmanager
-def _medianserve(workers: int) -> Iterator[Running]:
-    """Run the stack as `make run` does, on a database of its own."""
+def run_medianserve(workers: int, **settings: str) -> Iterator[Running]:
+    """Run the stack as `make run` does, on a database of its own; `settings` are its variables."""
     offset, addresses = free_addresses()
     with tempfile.TemporaryDirectory(prefix="medianserve-bench-") as var:
         log = Path(var, "stack.log")
         command = [sys.executable, "-m", "stack", "run"]
         command += ["--port-offset", str(offset), "--var", var]
-        with _process(command, log, clean_environment(os.environ)) as process:
+        environment = {**clean_environment(os.environ), **settings}
+        with _process(command, log, environment) as process:
             _wait(process, log, lambda: _READY in log.read_text(encoding="utf-8"))
             scale(addresses.management.url, workers)
             yield Running(
@@ -227,5 +228,5 @@ CONTENDERS = (
     ),
     Contender(REWRITE, lambda _: _fastapi_peer("rewrite")),
     Contender(ECHO, _echo, scales=True, json_only=False),
-    Contender(OURS, _medianserve, scales=True, json_only=False),
+    Contender(OURS, run_medianserve, scales=True, json_only=False),
 )

@@ -38,7 +38,7 @@ class _Prediction(msgspec.Struct, omit_defaults=True):
     recorded: str
     late: int
     future: int
-    scores: list[float | None]
+    scores: msgspec.Raw
     errors: list[EventError]
     errors_truncated: bool = False
     duplicate: bool = False
@@ -46,16 +46,10 @@ class _Prediction(msgspec.Struct, omit_defaults=True):
     request_id: str | None = None
 
 
-def prediction(
-    columns: EventColumns,
-    scores: NDArray[np.float64],
-    result: BatchResult | None,
-    max_errors_listed: int,
-    request_id: str | None = None,
-) -> Answer:
-    """Answer 200: `scores` aligned with the request's events, null where skipped.
+def encode_scores(columns: EventColumns, scores: NDArray[np.float64]) -> msgspec.Raw:
+    """Return a prediction's `scores` as JSON: aligned with the request's events, null if skipped.
 
-    `result` is None for a dry run.
+    The larger part of an answer, and known before it is known what becomes of the scores.
     """
     aligned: list[float | None]
     if len(scores) == columns.total:
@@ -64,13 +58,25 @@ def prediction(
         aligned = [None] * columns.total
         for position, score in zip(columns.positions.tolist(), scores.tolist(), strict=True):
             aligned[position] = score
+    return msgspec.Raw(_encode(aligned))
+
+
+def prediction(
+    columns: EventColumns,
+    scores: msgspec.Raw,
+    result: BatchResult | None,
+    max_errors_listed: int,
+    request_id: str | None = None,
+) -> Answer:
+    """Answer 200 with what `encode_scores` gave; `result` is None for a dry run."""
+    processed = len(columns.user_ids)
     body = _Prediction(
-        processed=len(scores),
-        skipped=columns.total - len(scores),
+        processed=processed,
+        skipped=columns.total - processed,
         recorded="dry_run" if result is None else "stored",
         late=0 if result is None else result.late,
         future=0 if result is None else result.future,
-        scores=aligned,
+        scores=scores,
         errors=columns.errors[:max_errors_listed],
         errors_truncated=len(columns.errors) > max_errors_listed,
         duplicate=result is not None and result.duplicate,

@@ -12,6 +12,7 @@ nothing of the request can have had an effect (`ConnectionRefused`), or perhaps 
 import socket
 import ssl
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -72,9 +73,17 @@ class Connection:
         self._socket: socket.socket | None = None
         self._used_at = 0.0
 
-    def post(self, path: str, body: bytes, content_type: str, timeout_seconds: float) -> Reply:
+    def post(
+        self,
+        path: str,
+        body: bytes,
+        content_type: str,
+        timeout_seconds: float,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> Reply:
         """Send one request and wait for its answer, both together at most this long.
 
+        `meanwhile` is called once the request is on its way, in the server's time to answer.
         Raises `ConnectionRefused` or `ConnectionBroken`.
         """
         deadline = time.monotonic() + timeout_seconds
@@ -86,6 +95,7 @@ class Connection:
         try:
             connected.settimeout(_left(deadline))
             connected.sendall(head.encode("ascii") + body)
+            meanwhile()
             reply, reusable = _read_reply(connected, deadline)
         except (OSError, httptools.HttpParserError) as error:
             self.close()

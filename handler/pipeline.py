@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -39,7 +40,14 @@ class _Work:
     key: str
     columns: EventColumns
     scores: NDArray[np.float64]
+    encoded_scores: msgspec.Raw | None = None
     answer: Answer | None = None
+
+    def encode(self) -> msgspec.Raw:
+        """Return the answer's scores, encoded once."""
+        if self.encoded_scores is None:
+            self.encoded_scores = answering.encode_scores(self.columns, self.scores)
+        return self.encoded_scores
 
 
 class Pipeline:
@@ -124,9 +132,14 @@ class Pipeline:
     def _record_together(self, works: list[_Work], received_at: float, deadline: float) -> None:
         """Store in one call; what is refused together is tried one by one, to spare neighbours."""
         batches = [_batch(work, received_at) for work in works]
+
+        def encode() -> None:
+            for work in works:
+                work.encode()
+
         try:
             results = self._state_client.record(
-                batches, deadline - time.monotonic(), self._stages.take()
+                batches, deadline - time.monotonic(), self._stages.take(), encode
             )
         except RecordingError as error:
             if error.refused and len(works) > 1:
@@ -163,7 +176,7 @@ class Pipeline:
     def _prediction(self, work: _Work, result: BatchResult | None) -> Answer:
         return answering.prediction(
             work.columns,
-            work.scores,
+            work.encode(),
             result,
             self._settings.max_errors_listed,
             _passed_on(work.headers, "x-request-id"),

@@ -6,7 +6,7 @@ the worker. A batch carries its request's idempotency key, so a client that send
 it once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -96,16 +96,20 @@ class StateClient:
         batches: Sequence[Batch],
         timeout_seconds: float,
         stages: Mapping[str, Sequence[float]] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[BatchResult]:
         """Store the batches, all or none; return a result each. Raises `RecordingError`.
 
-        `stages` are durations in seconds by stage, for the state service's metrics.
+        `stages` are durations in seconds by stage, for the state service's metrics. `meanwhile`
+        is called while the state service is at work, and not at all when it is not reached.
         """
         if timeout_seconds <= 0:
             raise RecordingError("no time is left to ask the state service", in_doubt=False)
         body = self._encode(_body(batches, stages or {}))
         try:
-            reply = self._connection.post("/scores", body, _CONTENT_TYPE, timeout_seconds)
+            reply = self._connection.post(
+                "/scores", body, _CONTENT_TYPE, timeout_seconds, meanwhile
+            )
         except ConnectionRefused as error:
             raise RecordingError(
                 f"the state service cannot be reached: {error}", in_doubt=False

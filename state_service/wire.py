@@ -226,8 +226,9 @@ def check_user_id(user_id: str, settings: Settings) -> None:
 
 
 def _check_user_ids(user_ids: list[str], place: str, max_bytes: int) -> None:
-    # A UTF-8 character has at most 4 bytes: almost always one look at the longest is enough.
-    if all(user_ids) and max(map(len, user_ids), default=0) * 4 <= max_bytes:
+    # A UTF-8 character has at most 4 bytes: almost always one look at the lengths is enough.
+    lengths = set(map(len, user_ids))
+    if 0 not in lengths and max(lengths, default=0) * 4 <= max_bytes:
         return
     for index, user_id in enumerate(user_ids):
         if not 1 <= _utf8_length(user_id) <= max_bytes:

@@ -12,6 +12,7 @@ import pytest
 
 import handler
 from handler import answering
+from handler.answering import encode_scores
 from handler.arrow_messages import MAX_MESSAGES
 from handler.decoding import ARROW, JSON, NDJSON, decode
 from handler.errors import RequestError
@@ -59,7 +60,9 @@ def _predict(
 ) -> Any:
     columns = _decode(body)
     scores = np.linspace(0, 1, len(columns.user_ids))
-    return _check(answering.prediction(columns, scores, result, limit, request_id))
+    return _check(
+        answering.prediction(columns, encode_scores(columns, scores), result, limit, request_id)
+    )
 
 
 @pytest.mark.parametrize(

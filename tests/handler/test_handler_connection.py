@@ -36,8 +36,9 @@ class Served:
             with accepted:
                 while self._script:
                     received = b""
-                    while not received.endswith(b"abc") and (chunk := accepted.recv(4096)):
-                        received += chunk
+                    with suppress(ConnectionResetError):
+                        while not received.endswith(b"abc") and (chunk := accepted.recv(4096)):
+                            received += chunk
                     if not received:
                         break
                     self.heads.append(received)
@@ -188,3 +189,27 @@ def test_a_server_that_does_not_speak_tls_is_not_reached_by_https(
 def test_what_is_no_address_is_refused_at_once(url: str) -> None:
     with pytest.raises(ValueError, match="not an http"):
         Connection(url)
+
+
+def test_what_is_to_be_done_meanwhile_is_done_before_the_answer_is_read(
+    serve: Callable[..., Served],
+) -> None:
+    seen: list[str] = []
+    with connected(serve(OK).url) as connection:
+        connection.post("/", b"abc", TYPE, 5.0, lambda: seen.append("meanwhile"))
+    assert seen == ["meanwhile"]
+
+
+def test_a_fault_meanwhile_leaves_no_answer_for_the_next_request(
+    serve: Callable[..., Served],
+) -> None:
+    served = serve(OK, OK.replace(b"ok", b"no"))
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    with connected(served.url) as connection:
+        with pytest.raises(ZeroDivisionError):
+            connection.post("/", b"abc", TYPE, 5.0, fail)
+        assert connection.post("/", b"abc", TYPE, 5.0).body == b"no"
+    assert served.connections == 2

@@ -61,9 +61,10 @@ class CountingClient(StateClient):
         batches: Sequence[Batch],
         timeout_seconds: float,
         stages: Mapping[str, Sequence[float]] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[BatchResult]:
         self.calls.append(len(batches))
-        return super().record(batches, timeout_seconds, stages)
+        return super().record(batches, timeout_seconds, stages, meanwhile)
 
 
 @pytest.fixture
@@ -297,8 +298,9 @@ def test_a_service_that_stalls_leaves_a_doubt_that_the_named_key_resolves(
             batches: Sequence[Batch],
             timeout_seconds: float,
             stages: Mapping[str, Sequence[float]] | None = None,
+            meanwhile: Callable[[], None] = lambda: None,
         ) -> list[BatchResult]:
-            super().record(batches, timeout_seconds, stages)
+            super().record(batches, timeout_seconds, stages, meanwhile)
             raise RecordingError("timed out", in_doubt=True)
 
     scorer = Scorer(network, 3, torch.device("cpu"))
