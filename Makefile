@@ -45,7 +45,8 @@ test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker wi
 	@$(BIN)/python -m pytest tests/compose --timeout 600  # building counts to the first test
 
 bench: $(BENCH) model  ## measure the service beside its peers (a quarter of an hour, a quiet machine; needs wrk)
-	@$(BIN)/python -m benchmarks.service
+	@mkdir -p var
+	@$(BIN)/python -m benchmarks.service --json var/bench.json --markdown var/bench.md --picture var/bench.svg
 
 bench-engine: $(BENCH)  ## measure the window engine beside its peers (ten minutes, a quiet machine)
 	@$(BIN)/python -m benchmarks.engine
