@@ -47,7 +47,7 @@ def draw(measurements: Sequence[Measurement], picture: Path) -> None:
         if curves:
             panel.set(xscale="log", yscale="log")  # without data it would warn
     if curves:
-        rates.legend(fontsize="small")
+        rates.legend(fontsize="small", loc="lower right")
     of_users = [item for item in found if item.kind == MANY_USERS]
     users.plot(
         [item.users for item in of_users],

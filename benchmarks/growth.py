@@ -87,7 +87,6 @@ def draw(growth: dict[str, list[Point]], picture: Path) -> None:
     import matplotlib as mpl  # noqa: PLC0415 - only the picture needs it
 
     mpl.use("agg")
-    mpl.rcParams["svg.fonttype"] = "none"  # text stays text: a third of the size
     from matplotlib import pyplot as plt  # noqa: PLC0415 - after the choice of the backend
 
     kinds: list[tuple[str, dict[str, str]]] = [
