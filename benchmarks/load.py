@@ -88,11 +88,15 @@ def wrk(url: str, bodies: Bodies, connections: int, seconds: int) -> Load:
                 timeout=seconds + _MARGIN_SECONDS,
                 check=False,
             )
-            summary = json.loads(Path(folder, "summary.json").read_text(encoding="utf-8"))
         except (OSError, subprocess.TimeoutExpired) as error:
             raise LoadError(f"wrk did not finish: {error}") from error
+        said = ended.stderr.strip() or ended.stdout.strip()
         if ended.returncode:
-            raise LoadError(f"wrk failed: {ended.stderr.strip() or ended.stdout.strip()}")
+            raise LoadError(f"wrk failed: {said}")
+        try:
+            summary = json.loads(Path(folder, "summary.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise LoadError(f"wrk left no summary: {said}") from error
     return read_summary(summary)
 
 

@@ -75,7 +75,7 @@ def main(
         for wait in delay or (1, 2, 5):
             for count in workers or (1, 2):
                 found = measure_settings(size, wait, count, seconds)
-                cells = [f"{item.events_per_second:,.0f} ({item.p99_ms:.0f})" for item in found]
+                cells = [_cell(item) for item in found]
                 table.add_row(str(size), str(wait), str(count), *cells)
                 console.print(f"batchSize {size}, maxBatchDelay {wait}, {count} worker(s): {cells}")
                 report.append(
@@ -86,9 +86,15 @@ def main(
                         "cases": [asdict(item) for item in found],
                     }
                 )
+                if json_file is not None:  # at once: a later setting may break down
+                    json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     console.print(table)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _cell(found: Measurement) -> str:
+    if problem := found.refused or found.wrong:
+        return problem
+    return f"{found.events_per_second:,.0f} ({found.p99_ms:.0f})"
 
 
 if __name__ == "__main__":

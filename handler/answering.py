@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from handler.batches import BatchResult
 from handler.errors import RequestError
 from handler.events import EventColumns, EventError
-from handler.recording import BatchResult
 
 _encode = msgspec.json.Encoder().encode
 

@@ -88,6 +88,9 @@ class Connection:
         """
         deadline = time.monotonic() + timeout_seconds
         connected = self._connected(timeout_seconds)
+        if time.monotonic() >= deadline:
+            self.close()
+            raise ConnectionRefused("connecting took all the time there was")
         head = (
             f"POST {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n"
             f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -97,7 +100,7 @@ class Connection:
             connected.sendall(head.encode("ascii") + body)
             meanwhile()
             reply, reusable = _read_reply(connected, deadline)
-        except (OSError, httptools.HttpParserError) as error:
+        except (OSError, httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.close()
             raise ConnectionBroken(str(error) or type(error).__name__) from error
         except BaseException:

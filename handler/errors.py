@@ -3,6 +3,7 @@
 RequestError      the request is answered with its status and counts nothing
   400             the body or a header cannot be understood
   413             it is over a limit
+  500             a fault here, or limits of the state service that are not the handler's
   503             scored but not stored, or perhaps stored; the code says which
 
 What can be wrong with one *event* is not an exception: it is an `EventError` inside a 200

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from handler.errors import RequestError
 
 EVENT_FIELDS = ("user_id", "timestamp", "features")
+MAX_INTEGER_DIGITS = 640  # the least that Python lets one set
 
 
 class EventError(msgspec.Struct, frozen=True):

@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from handler import answering
 from handler.answering import Answer
+from handler.batches import Batch, BatchResult
 from handler.errors import RequestError
 from handler.events import EventColumns, EventError
 from handler.garbage import collector_paused
 from handler.reading import Request, read_requests
-from handler.recording import Batch, BatchResult, RecordingError, StateClient, group_by_events
+from handler.recording import RecordingError, StateClient, group_by_events
 from handler.scoring import Scorer
 from handler.settings import HandlerSettings
 from handler.stages import Stages
@@ -142,20 +143,33 @@ class Pipeline:
                 batches, deadline - time.monotonic(), self._stages.take(), encode
             )
         except RecordingError as error:
-            if error.refused and len(works) > 1:
+            if (error.refused or error.invalid) and len(works) > 1:
                 for work in works:
                     self._record_together([work], received_at, deadline)
                 return
             log.warning("%d requests not recorded: %s", len(works), error)
             for work in works:
-                work.answer = self._not_recorded(work, in_doubt=error.in_doubt)
+                work.answer = self._not_recorded(work, error)
+            return
+        except Exception as error:
+            log.exception("recording failed")  # a fault here; what was sent may have been counted
+            for work in works:
+                work.answer = self._not_recorded(work, RecordingError(str(error), in_doubt=True))
             return
         for work, result in zip(works, results, strict=True):
             work.answer = self._prediction(work, result)
 
-    def _not_recorded(self, work: _Work, *, in_doubt: bool) -> Answer:
-        """Answer 503: surely not counted, or perhaps counted, which a retry must not double."""
-        if not in_doubt:
+    def _not_recorded(self, work: _Work, error: RecordingError) -> Answer:
+        """Answer 503: surely not counted, or perhaps counted, which a retry must not double.
+
+        But 500 where sending it again would not help.
+        """
+        if error.invalid:
+            fault = RequestError(
+                500, "internal_error", "the state service does not take what the handler took"
+            )
+            return self._problem(fault, work.headers)
+        if not error.in_doubt:
             refusal = RequestError(
                 503, "not_recorded", "not stored, nothing was counted: send it again"
             )
@@ -208,7 +222,8 @@ def _batch(work: _Work, received_at: float) -> Batch:
 
 def _passed_on(headers: Mapping[str, str], name: str) -> str | None:
     """Return a header that travels along, cut to a bounded length; None when absent."""
-    return headers.get(name, "")[:_MAX_PASSED_HEADER_CHARS] or None
+    value = headers.get(name, "")[:_MAX_PASSED_HEADER_CHARS]
+    return value.encode("utf-8", "replace").decode() or None  # half a surrogate cannot be sent on
 
 
 def _without_unscorable(

@@ -113,9 +113,12 @@ def _idempotency_key(request: Request, max_bytes: int) -> str:
     key = request.headers.get("idempotency-key")
     if key is None:
         return request.request_id or uuid.uuid4().hex
-    if not 1 <= len(key.encode()) <= max_bytes:
+    # Beyond ASCII a header arrives as other characters than were sent, and could not be named.
+    if not (key.isascii() and 1 <= len(key) <= max_bytes):
         raise RequestError(
-            400, "invalid_idempotency_key", f"Idempotency-Key must have 1 to {max_bytes} bytes"
+            400,
+            "invalid_idempotency_key",
+            f"Idempotency-Key must have 1 to {max_bytes} bytes of ASCII",
         )
     return key
 

@@ -1,40 +1,24 @@
 """Scored events -> the state service, one request for the whole TorchServe batch.
 
 The body is MessagePack, its number columns raw float64: a fifth of the time that JSON takes, on
-both sides. The call is bounded far below TorchServe's responseTimeout, or the front end would kill
-the worker. A batch carries its request's idempotency key, so a client that sends it again counts
-it once.
+both sides. The call is bounded far below TorchServe's responseTimeout (but for the resolution of a
+host's name), or the front end would kill the worker. A batch carries its request's idempotency key,
+so a client that sends it again counts it once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 
-from handler.connection import Connection, ConnectionBroken, ConnectionRefused
+from handler.batches import Batch, BatchResult
+from handler.connection import Connection, ConnectionBroken, ConnectionRefused, Reply
 
 _CONTENT_TYPE = "application/msgpack"
 
 # Recorded in one call, or one request's when that has more. With the longest user id an event
 # takes 275 bytes: the body stays far below the state service's 32 MiB, and its loop is not held up.
 MAX_GROUP_EVENTS = 65_536
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """One client request's scored events: columns of one length, the numbers float64."""
-
-    key: str
-    user_ids: list[str]
-    timestamps: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    skipped: int = 0
-    received_at: float | None = None  # epoch seconds when the handler got the request
-    request_id: str | None = None
-    traceparent: str | None = None
 
 
 class _Head(msgspec.Struct, omit_defaults=True):
@@ -56,30 +40,32 @@ class _ScoresBody(msgspec.Struct):
     stages: Mapping[str, Sequence[float]]
 
 
-class BatchResult(msgspec.Struct, frozen=True):
-    """What the state service did with one batch; a duplicate reports its first time's counts."""
-
-    accepted: int
-    late: int
-    future: int
-    duplicate: bool
-
-
 class _ScoresAnswer(msgspec.Struct):
     batches: list[BatchResult]
+
+
+class _Problem(msgspec.Struct):
+    code: str
+
+
+_decode_problem = msgspec.json.Decoder(_Problem).decode
 
 
 class RecordingError(Exception):
     """The batches were not acknowledged; sending them again with the same keys is safe.
 
-    `in_doubt` tells whether they may have been counted all the same; `refused`, whether the
-    state service has looked at them and said no, which may be because of one of them.
+    `in_doubt` tells whether they may have been counted all the same. `refused` and `invalid` tell
+    that the state service has looked at them and said no, perhaps because of one of them: for now,
+    or for good, as its limits are not the handler's.
     """
 
-    def __init__(self, detail: str, *, in_doubt: bool, refused: bool = False) -> None:
+    def __init__(
+        self, detail: str, *, in_doubt: bool, refused: bool = False, invalid: bool = False
+    ) -> None:
         super().__init__(detail)
         self.in_doubt = in_doubt
         self.refused = refused
+        self.invalid = invalid
 
 
 class StateClient:
@@ -119,13 +105,7 @@ class StateClient:
                 f"the state service does not answer: {error}", in_doubt=True
             ) from error
         if reply.status != 200:
-            # A 4xx or a 503 refuses the whole request; another fault leaves a doubt.
-            refused = 400 <= reply.status < 500 or reply.status == 503
-            raise RecordingError(
-                f"the state service answered {reply.status}: {reply.body[:300]!r}",
-                in_doubt=not refused,
-                refused=refused,
-            )
+            raise _refusal(reply)
         try:
             results = self._decode(reply.body).batches
         except msgspec.DecodeError as error:
@@ -141,6 +121,25 @@ class StateClient:
     def close(self) -> None:
         """Close the kept-alive connection."""
         self._connection.close()
+
+
+def _refusal(reply: Reply) -> RecordingError:
+    """Tell what an answer other than 200 means.
+
+    Only the state service's own problem, of a 4xx or a 503, promises that nothing was counted: a
+    proxy on the way answers 503 also when the connection broke after the request had gone through.
+    """
+    try:
+        code = _decode_problem(reply.body).code
+    except msgspec.DecodeError:
+        code = None
+    invalid = code is not None and 400 <= reply.status < 500
+    return RecordingError(
+        f"the state service answered {reply.status}: {reply.body[:300]!r}",
+        in_doubt=not (invalid or (code is not None and reply.status == 503)),
+        refused=reply.status == 503 and code == "capacity",  # the other 503s concern no batch
+        invalid=invalid,
+    )
 
 
 def _body(batches: Sequence[Batch], stages: Mapping[str, Sequence[float]]) -> _ScoresBody:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from handler.answering import Answer
+from handler.events import MAX_INTEGER_DIGITS
 from handler.garbage import leave_loaded_alone
 from handler.pipeline import Pipeline
 from handler.reading import Request
@@ -85,6 +86,9 @@ def _set_envelope(
 def _load(context: "Context") -> Pipeline:
     # TorchServe uses cores by running one worker process each: threads inside would fight.
     torch.set_num_threads(1)
+    # Python turns digits into integers in quadratic time: 16 MiB of ids of 4,300 digits each, its
+    # own limit, would take seconds. No id may be so long anyway, and no float64 has 640 digits.
+    sys.set_int_max_str_digits(MAX_INTEGER_DIGITS)
     settings = load_settings(context.model_yaml_config, os.environ)
     properties = context.system_properties
     scorer = load_scorer(

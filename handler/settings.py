@@ -24,7 +24,7 @@ class HandlerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     features: Positive = 3
     weights: str = "inefficient_model.pt"  # a state_dict in the archive
     # The deployment.
-    state_url: str = "http://127.0.0.1:8090"
+    state_url: Annotated[str, Meta(pattern=r"^https?://[!-~]+$")] = "http://127.0.0.1:8090"
     forward_timeout_seconds: Annotated[float, Meta(gt=0, le=30)] = 2.0  # << responseTimeout
     retry_after_seconds: Positive = 1
     # Limits.

@@ -62,12 +62,12 @@ def _bytes_of(value: object) -> bytes | None:
 
 
 def _entries_as_headers(item: Mapping[str, Any]) -> dict[str, str]:
-    """Return the input map's other entries; bytes that are not UTF-8 are spelt out in ASCII.
+    """Return the input map's other entries; bytes beyond ASCII are spelt out, four for one.
 
     So a UUID's 16 bytes are an idempotency key as good as any.
     """
     return {
-        name.lower(): value.decode("utf-8", "backslashreplace")
+        name.lower(): value.decode("ascii", "backslashreplace")
         for name, value in item.items()
         if name not in (_BODY, _DATA) and isinstance(value, bytes | bytearray)
     }

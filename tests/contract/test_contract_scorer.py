@@ -14,10 +14,10 @@ import handler
 from handler import answering
 from handler.answering import encode_scores
 from handler.arrow_messages import MAX_MESSAGES
+from handler.batches import BatchResult
 from handler.decoding import ARROW, JSON, NDJSON, decode
 from handler.errors import RequestError
 from handler.events import EventColumns, EventShape
-from handler.recording import BatchResult
 from handler.settings import HandlerSettings
 from tests.contract.contract_support import SPEC, check_answer, pointer, problems, schema_of
 

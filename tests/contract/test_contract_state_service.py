@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import state_service.errors
-from handler.recording import Batch, BatchResult, RecordingError, StateClient
+from handler.batches import Batch, BatchResult
+from handler.recording import RecordingError, StateClient
 from state_service.documentation import SPEC_PATH
 from state_service.errors import ServiceError
 from state_service.settings import Settings

@@ -1,6 +1,7 @@
 """Request bytes become columns; every fault is named and hurts nobody else."""
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,7 @@ from handler.decoding import ARROW, JSON, NDJSON, Format, decode_together
 from handler.decoding import decode as decode_body
 from handler.decoding_clean import columns_of_clean
 from handler.errors import RequestError
-from handler.events import EventColumns, EventShape
+from handler.events import MAX_INTEGER_DIGITS, EventColumns, EventShape
 
 SHAPE = EventShape(features=3, max_events=50, max_user_id_bytes=16)
 GOOD = {"user_id": "user-1", "timestamp": 1_700_000_000.5, "features": [0.1, 0.2, 0.3]}
@@ -296,3 +297,14 @@ def test_any_bytes_are_understood_or_refused(body: bytes) -> None:
         decode_body(body, JSON, SHAPE)
     except RequestError as error:
         assert error.status in (400, 413)
+
+
+def test_integers_of_thousands_of_digits_are_refused_before_they_cost_time() -> None:
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(MAX_INTEGER_DIGITS)  # as the worker does when it loads
+    try:
+        body = b'[{"user_id": %s, "timestamp": 1, "features": [1, 2, 3]}]' % (b"9" * 4000)
+        columns = decode_body(body, JSON, SHAPE)
+    finally:
+        sys.set_int_max_str_digits(before)
+    assert [error.code for error in columns.errors] == ["out_of_range"]

@@ -16,17 +16,12 @@ import urllib3
 from torch import nn
 
 from handler.answering import Answer
+from handler.batches import Batch, BatchResult
 from handler.create_model import create_state_dict
 from handler.network import build
 from handler.pipeline import Pipeline
 from handler.reading import Request
-from handler.recording import (
-    Batch,
-    BatchResult,
-    RecordingError,
-    StateClient,
-    group_by_events,
-)
+from handler.recording import RecordingError, StateClient, group_by_events
 from handler.scoring import Scorer
 from handler.settings import HandlerSettings
 from handler.stages import Stages
@@ -445,3 +440,49 @@ def test_durations_that_nobody_takes_do_not_pile_up() -> None:
             pass
     assert len(stages.take()["decode"]) == 256
     assert stages.take() == {}
+
+
+class Refusing(StateClient):
+    """A state service that answers so, standing in for one that is in trouble."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(UNREACHABLE)
+        self.error = error
+        self.calls = 0
+
+    def record(self, *_: object, **__: object) -> list[BatchResult]:
+        self.calls += 1
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code", "calls"),
+    [
+        (RecordingError("busy", in_doubt=False), 503, "not_recorded", 1),
+        (RecordingError("lost", in_doubt=True), 503, "not_confirmed", 1),
+        (RecordingError("full", in_doubt=False, refused=True), 503, "not_recorded", 3),
+        (RecordingError("too long", in_doubt=False, invalid=True), 500, "internal_error", 3),
+        (ZeroDivisionError(), 503, "not_confirmed", 1),
+    ],
+)
+def test_whatever_recording_raises_each_request_gets_its_answer(
+    network: CountingNetwork, error: Exception, status: int, code: str, calls: int
+) -> None:
+    client = Refusing(error)
+    pipeline = Pipeline(HandlerSettings(), Scorer(network, 3, torch.device("cpu")), client)
+    answers = pipeline.process([request(event()), request(event())])
+    assert [answer.status for answer in answers] == [status] * 2
+    assert [body_of(answer)["code"] for answer in answers] == [code] * 2
+    assert client.calls == calls, "tried one by one only where that may help"
+
+
+def test_half_a_surrogate_in_a_header_harms_nobody(pipeline: Pipeline) -> None:
+    answers = pipeline.process([request(event(), x_request_id="\ud800"), request(event())])
+    assert [answer.status for answer in answers] == [200, 200]
+    assert body_of(answers[0])["request_id"] == "?"
+
+
+@pytest.mark.parametrize("key", ["", "k" * 129, "clé", "\ud800"])
+def test_a_key_that_could_not_come_back_as_it_was_is_refused(pipeline: Pipeline, key: str) -> None:
+    (answer,) = pipeline.process([request(event(), idempotency_key=key)])
+    assert (answer.status, body_of(answer)["code"]) == (400, "invalid_idempotency_key")

@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from handler.recording import Batch, BatchResult, RecordingError, StateClient
+from handler.batches import Batch, BatchResult
+from handler.recording import RecordingError, StateClient
 
 BATCH = Batch("k", ["user-1"], np.array([1.0]), np.array([0.5]))
 TIMEOUT_SECONDS = 0.3
@@ -69,15 +70,21 @@ def test_a_good_answer_is_a_result_a_batch(
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "reason", "in_doubt"),
+    ("status", "body", "reason", "in_doubt", "one_by_one"),
     [
-        (503, b'{"detail":"restoring"}', "503.*restoring", False),
-        (400, b"{}", "400", False),
-        (500, b"{}", "500", True),
-        (200, b"not json", "not understood", True),
-        (200, b'{"batches":[{"accepted":"1"}]}', "not understood", True),
-        (200, b'{"batches":[]}', "0 results for 1 batches", True),
-        (302, b"", "302", True),
+        (503, b'{"code":"capacity"}', "503.*capacity", False, True),
+        (503, b'{"code":"restoring"}', "503.*restoring", False, False),
+        (400, b'{"code":"invalid_request"}', "400", False, True),
+        (413, b'{"code":"too_large"}', "413", False, True),
+        # A proxy's own words, perhaps about an answer that it has lost.
+        (503, b"upstream connect error or disconnect/reset before headers", "503", True, False),
+        (404, b"<html>", "404", True, False),
+        (500, b'{"code":"internal_error"}', "500", True, False),
+        (200, b"not json", "not understood", True, False),
+        (200, b'{"batches":[{"accepted":"1"}]}', "not understood", True, False),
+        (200, b'{"batches":[]}', "0 results for 1 batches", True, False),
+        (302, b"", "302", True, False),
+        (101, b"", "does not answer", True, False),
     ],
 )
 def test_any_other_answer_is_an_error_with_its_reason_and_its_doubt(
@@ -87,10 +94,12 @@ def test_any_other_answer_is_an_error_with_its_reason_and_its_doubt(
     body: bytes,
     reason: str,
     in_doubt: bool,
+    one_by_one: bool,
 ) -> None:
     with pytest.raises(RecordingError, match=reason) as caught:
         client(serve(status, body)).record([BATCH], TIMEOUT_SECONDS)
     assert caught.value.in_doubt is in_doubt
+    assert (caught.value.refused or caught.value.invalid) is one_by_one
 
 
 def test_a_stalled_service_is_given_up_after_the_timeout(
