@@ -20,7 +20,7 @@ from typing import Any
 
 import urllib3
 
-from handler.archive import DEFAULT_CONFIG, DEFAULT_WEIGHTS, MODEL_NAME
+from handler.archive import DEFAULT_CONFIG, DEFAULT_WEIGHTS, MODEL_NAME, build_archive
 from stack.addresses import Addresses, StackError
 from stack.supervision import ROOT, SERVER_CONFIG
 from stack.workers import ready_workers, scale
@@ -158,6 +158,9 @@ def run_medianserve(workers: int, **settings: str) -> Iterator[Running]:
         command = [sys.executable, "-m", "stack", "run"]
         command += ["--port-offset", str(offset), "--var", var]
         environment = {**clean_environment(os.environ), **settings}
+        if "TS_MODEL_STORE" not in settings:  # not what somebody has packed for a model of theirs
+            build_archive(Path(var, "default", f"{MODEL_NAME}.mar"))
+            environment["TS_MODEL_STORE"] = str(Path(var, "default"))
         with _process(command, log, environment) as process:
             _wait(process, log, lambda: _READY in log.read_text(encoding="utf-8"))
             scale(addresses.management.url, workers)

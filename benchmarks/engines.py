@@ -317,7 +317,7 @@ def missing(name: str) -> str | None:
     packages = {"SortedList": "sortedcontainers", "river": "river", "Redis": "redis"}
     package = packages.get(name)
     if package is not None and importlib.util.find_spec(package) is None:
-        return f"needs the package {package}: pip install '.[bench]'"
+        return f"needs the package {package}: make bench-setup"
     if name == "Redis" and _redis_server() is None:
         return "needs a redis-server or valkey-server on the PATH: apt-get install redis-server"
     return None

@@ -1,7 +1,7 @@
 """Draw what an update, a question and an event's place cost against events and users.
 
 `python -m benchmarks.growth --picture FILE.svg` (or .png) fills engines of growing size and
-measures each; it needs matplotlib (`pip install '.[bench]'`).
+measures each; it needs matplotlib (`make bench-setup`).
 """
 
 import json

@@ -56,7 +56,7 @@ def missing() -> str | None:
         return "wrk, which makes the load, is missing: apt install wrk"
     for package in ("fastapi", "uvicorn", "pyarrow", "matplotlib"):
         if importlib.util.find_spec(package) is None:
-            return f"{package} is missing: pip install '.[bench]'"
+            return f"{package} is missing: make bench-setup"
     return None
 
 

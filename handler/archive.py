@@ -6,12 +6,13 @@ loaded once before packing, so that weights that do not fit are found here.
 """
 
 import argparse
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -44,17 +45,25 @@ def build_archive(
     with tempfile.TemporaryDirectory(prefix="medianserve-archive-") as scratch:
         staged = Path(scratch) / "files"
         _stage(staged, weights, settings.weights, include)
-        sys.path.insert(0, str(staged))
-        try:
+        with _importing_from(staged):
             load_scorer(settings.factory, settings.features, staged / settings.weights)
-        finally:
-            sys.path.remove(str(staged))
         built = _run_archiver(Path(scratch), staged, config, version)
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = output.with_suffix(".mar.partial")
         shutil.move(built, partial)
         partial.replace(output)
     return output
+
+
+@contextlib.contextmanager
+def _importing_from(staged: Path) -> Iterator[None]:
+    """Import as a worker will: from the archive and what is installed, not from this folder."""
+    before = sys.path.copy()
+    sys.path[:] = [str(staged), *(path for path in before if path not in {"", str(Path.cwd())})]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _stage(staged: Path, weights: Path, weights_name: str, include: Sequence[Path]) -> None:

@@ -66,6 +66,7 @@ class Pipeline:
         self._state_client = state_client
         self._clock = clock
         self._stages = Stages()
+        self._failure: str | None = None  # why the last call to the state service failed
 
     def process(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer every request, in order. Never raises for anything a client can send."""
@@ -147,7 +148,7 @@ class Pipeline:
                 for work in works:
                     self._record_together([work], received_at, deadline)
                 return
-            log.warning("%d requests not recorded: %s", len(works), error)
+            self._tell(str(error))
             for work in works:
                 work.answer = self._not_recorded(work, error)
             return
@@ -156,8 +157,17 @@ class Pipeline:
             for work in works:
                 work.answer = self._not_recorded(work, RecordingError(str(error), in_doubt=True))
             return
+        self._tell(None)
         for work, result in zip(works, results, strict=True):
             work.answer = self._prediction(work, result)
+
+    def _tell(self, failure: str | None) -> None:
+        """Log why recording fails once, not at every batch of a night, and when it works again."""
+        if failure is not None and failure != self._failure:
+            log.warning("not recorded: %s; told again when the reason changes", failure)
+        elif failure is None and self._failure is not None:
+            log.warning("recording works again")
+        self._failure = failure
 
     def _not_recorded(self, work: _Work, error: RecordingError) -> Answer:
         """Answer 503: surely not counted, or perhaps counted, which a retry must not double.

@@ -91,6 +91,11 @@ def _format(request: Request) -> Format:
             "unsupported_content_type",
             "the body did not arrive: add the header Content-Type: application/json",
         )
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise RequestError(
+            400, "unsupported_content_encoding", f"Content-Encoding {encoding}: send it as it is"
+        )
     if instead := _NOT_SERVED.get(content_type):
         raise RequestError(
             400, "unsupported_content_type", f"{content_type}: send {instead} instead"

@@ -110,7 +110,8 @@ def _find_factory(factory: str) -> Callable[[int], nn.Module]:
     except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(
             f"factory '{factory}' not found: {error} "
-            "(write it as module:callable and put the module into the archive)"
+            "(write it as module:callable, and put the module into the archive: make "
+            "INCLUDE=my_network.py)"
         ) from error
     return found
 

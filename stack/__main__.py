@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import FrameType
 
 from handler.settings import SettingsError, load_settings
@@ -41,21 +42,26 @@ def main() -> None:
     for number in _STOP_SIGNALS:
         signal.signal(number, _request_stop)
     try:
-        with own_foreground():
+        with own_foreground(), contextlib.ExitStack() as exits:
             load_settings({}, os.environ)  # a worker would refuse them too, but far from here
             addresses = Addresses.load(SERVER_CONFIG, os.environ, options.port_offset)
             work = _watch if options.command == "run" else _demo
-            sys.exit(_run(Stack(addresses, _var(options.var, options.port_offset)), work))
+            var = options.var or (
+                _default_var(options.port_offset)
+                if options.command == "run"
+                else Path(exits.enter_context(TemporaryDirectory(prefix="medianserve-demo-")))
+            )
+            sys.exit(_run(Stack(addresses, var), work))
     except (StackError, SettingsError) as error:
         sys.exit(f"error: {error}")
     except _StopRequestedError:
         sys.exit(130 if options.command == "demo" else 0)  # an interrupted demo shows nothing
 
 
-def _var(given: Path | None, port_offset: int) -> Path:
+def _default_var(port_offset: int) -> Path:
     """Return the folder of this stack's own: two stacks must not share one."""
     default = ROOT / "var"
-    return given or (default / f"offset-{port_offset}" if port_offset else default)
+    return default / f"offset-{port_offset}" if port_offset else default
 
 
 def _run(stack: Stack, work: Callable[[Stack], int]) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,7 +66,7 @@ class Stack:
                 "ports: make run PORT_OFFSET=100"
             ) from error
         self.addresses.check_free()
-        _check_archive()
+        store = self._own_store(_archive())
         self._log_starts = {
             name: path.stat().st_size
             for name in PROCESSES
@@ -86,6 +87,7 @@ class Stack:
                 "HANDLER_STATE_URL": self.addresses.state.url,
                 **os.environ,
                 **self.addresses.environment(),
+                "TS_MODEL_STORE": str(store),
                 "STACK_SOCKET": self._socket,
                 "STACK_SCRATCH": scratch,
                 "STACK_VAR": str(self._var),
@@ -93,6 +95,17 @@ class Stack:
             },
         )
         exits.callback(self._stop_supervisord)
+
+    def _own_store(self, archive: Path) -> Path:
+        """Keep the archive as it is now: TorchServe reads it again when it is started again.
+
+        By then another may have been packed in its place, for another stack perhaps.
+        """
+        store = self._var / "model_store"
+        shutil.rmtree(store, ignore_errors=True)
+        store.mkdir()
+        shutil.copy2(archive, store)
+        return store
 
     @property
     def log_folder(self) -> Path:
@@ -191,9 +204,10 @@ class Stack:
         return self.log_folder / f"{name}.log"
 
 
-def _check_archive() -> None:
-    """Look whether TorchServe has an archive to load: it would try a damaged one for ever."""
+def _archive() -> Path:
+    """Return the archive to load, if it is one: TorchServe would try a damaged one for ever."""
     store = os.environ.get("TS_MODEL_STORE") or read_property(SERVER_CONFIG, "model_store")
     archive = ROOT / (store or "") / "scorer.mar"
     if not zipfile.is_zipfile(archive):
         raise StackError(f"{archive} is missing or damaged: delete it and run make model")
+    return archive

@@ -61,8 +61,11 @@ def test_stopping_and_starting_again_keeps_every_median(start_stack: "Start") ->
     assert second.stop(signal.SIGINT) == 0
 
 
-def test_a_killed_process_is_started_again_and_the_output_says_so(start_stack: "Start") -> None:
-    stack = start_stack()
+def test_a_killed_process_is_started_again_and_the_output_says_so(
+    start_stack: "Start", tmp_path: Path
+) -> None:
+    shutil.copytree(ROOT / "model_store", tmp_path / "store")
+    stack = start_stack(tmp_path / "var", TS_MODEL_STORE=str(tmp_path / "store"))
     stack.wait_for_line(READY)
     stack.post(events("kept"))
     kept = stack.get("/users/kept/median")
@@ -73,6 +76,7 @@ def test_a_killed_process_is_started_again_and_the_output_says_so(start_stack: "
     assert stack.get("/users/kept/median") == kept
     assert stack.post(events("after-state"))["recorded"] == "stored"
 
+    (tmp_path / "store" / "scorer.mar").write_text("another")  # the stack has kept its own
     stack.kill(JVM)
     assert "started again" in stack.wait_for_line("torchserve ended unexpectedly")
     stack.wait_for_line(f"{READY} again")

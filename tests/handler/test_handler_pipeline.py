@@ -486,3 +486,29 @@ def test_half_a_surrogate_in_a_header_harms_nobody(pipeline: Pipeline) -> None:
 def test_a_key_that_could_not_come_back_as_it_was_is_refused(pipeline: Pipeline, key: str) -> None:
     (answer,) = pipeline.process([request(event(), idempotency_key=key)])
     assert (answer.status, body_of(answer)["code"]) == (400, "invalid_idempotency_key")
+
+
+def test_a_compressed_body_is_refused_by_name(pipeline: Pipeline) -> None:
+    (answer,) = pipeline.process([request(event(), content_encoding="gzip")])
+    assert (answer.status, body_of(answer)["code"]) == (400, "unsupported_content_encoding")
+
+
+def test_a_failure_is_logged_once_and_so_is_its_end(
+    network: CountingNetwork, state_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Recovering(Refusing):
+        def record(self, *arguments: Any, **named: Any) -> list[BatchResult]:
+            if self.calls < 3:
+                return super().record()
+            with closing(StateClient(state_url)) as real:
+                return real.record(*arguments, **named)
+
+    client = Recovering(RecordingError("refused", in_doubt=False))
+    pipeline = Pipeline(HandlerSettings(), Scorer(network, 3, torch.device("cpu")), client)
+    for _ in range(5):
+        pipeline.process([request(event())])
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "not recorded: refused; told again when the reason changes",
+        "recording works again",
+    ]
