@@ -18,6 +18,7 @@ Mask = NDArray[np.bool_]
 Integers = NDArray[np.int64]
 
 _TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_REFERENCE_BYTES = 8  # of an object in a list or array
 _NULL = -1  # the length of a string that is not there
 
 
@@ -71,6 +72,25 @@ def columns_of_batch(batch: pa.RecordBatch, first: int, shape: EventShape) -> Ev
         features=features,
         errors=sorted(faults.errors, key=lambda error: error.index),
     )
+
+
+def bytes_referred_to(dictionary: pa.Array) -> int:
+    """Return how many bytes are read to check and list a dictionary once.
+
+    Raises `pa.ArrowInvalid` when its length does not fit its buffers.
+    """
+    dictionary.validate()  # in brief, and before its length is asked for, which could be negative
+    buffers = sum(buffer.size for buffer in dictionary.buffers() if buffer is not None)
+    return int(len(dictionary) * _REFERENCE_BYTES + buffers)
+
+
+def bytes_viewed(strings: pa.Array) -> int:
+    """Return how many bytes views name, which may name the same ones again and again.
+
+    Raises `pa.ArrowInvalid` when there are fewer views than there should be.
+    """
+    strings.validate()
+    return int(np.maximum(_byte_lengths(strings), 0).sum())
 
 
 class _Faults:

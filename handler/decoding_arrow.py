@@ -6,7 +6,8 @@ looked at. A null is a missing value.
 
 The stream is not trusted: `arrow_messages` refuses what could take more memory than was sent, Arrow
 validates every offset, index and character of our columns (`validate(full=True)`), and rows are
-counted before anything is made of them.
+counted before anything is made of them, as is what they refer to: each record batch looks at its
+whole dictionary anew, and any number of views can name one long string.
 """
 
 import struct
@@ -14,10 +15,20 @@ import struct
 import numpy as np
 import pyarrow as pa
 
-from handler.arrow_columns import columns_of_batch, is_features, is_timestamp, is_user_id
+from handler.arrow_columns import (
+    bytes_referred_to,
+    bytes_viewed,
+    columns_of_batch,
+    is_features,
+    is_timestamp,
+    is_user_id,
+)
 from handler.arrow_messages import check_messages
 from handler.errors import RequestError
 from handler.events import EVENT_FIELDS, EventColumns, EventShape, check_count
+
+# Some tenths of a second. Honest streams stay far below: 50,000 views of ids are 12.8 MB.
+MAX_BYTES_REFERRED_TO = 64 * 2**20
 
 _NOT_ARROW = (pa.ArrowException, OSError, struct.error, UnicodeDecodeError)
 
@@ -53,18 +64,45 @@ def _record_batches(body: bytes, shape: EventShape) -> list[pa.RecordBatch]:
         use_threads=False,
         ensure_alignment=pa.ipc.Alignment.DataTypeSpecific,
     )
-    batches, rows = [], 0
+    batches, rows, references = [], 0, _References()
     with pa.ipc.open_stream(source, options=options) as stream:
         _check_types(stream.schema)
         for batch in stream:
             rows += batch.num_rows
             check_count(rows, shape)
+            references.count(batch.column("user_id"))
             batch.validate(full=True)
             if batch.num_rows:
                 batches.append(batch)
         if rest := len(body) - source.tell():
             raise RequestError(400, "not_arrow", f"{rest} bytes follow the end of the stream")
     return batches
+
+
+class _References:
+    """How much the user ids of all record batches refer to, counted before it is looked at."""
+
+    def __init__(self) -> None:
+        self._bytes = 0
+
+    def count(self, user_ids: pa.Array) -> None:
+        """Raise `RequestError` 413 when it is too much."""
+        if pa.types.is_dictionary(user_ids.type):
+            user_ids = user_ids.dictionary
+            self._add(bytes_referred_to(user_ids))
+        if pa.types.is_string_view(user_ids.type):
+            self._add(bytes_viewed(user_ids))
+
+    def _add(self, count: int) -> None:
+        self._bytes += count
+        if self._bytes > MAX_BYTES_REFERRED_TO:
+            raise RequestError(
+                413,
+                "too_many_record_batches",
+                f"the record batches refer to more than {MAX_BYTES_REFERRED_TO} bytes of user ids, "
+                "a dictionary counting once for each batch: put more rows into each batch, "
+                "or only the user ids in use into the dictionary",
+            )
 
 
 def _only(names: list[str], field: str) -> int:

@@ -21,6 +21,8 @@ def clean_events(body: bytes, shape: EventShape) -> list[Event] | None:
     """Decode a clean body in one typed pass; None when it is not clean."""
     decode = decoders(shape)
     try:
+        if not body.isascii():
+            body.decode()  # msgspec does not look into the fields that it skips
         if body.lstrip()[:1] == b"[":
             return decode.array(body)
         events = decode.body(body).events

@@ -17,6 +17,8 @@ def clean_events(body: bytes, shape: EventShape) -> list[Event] | None:
     lines = _lines(body, shape)
     check_count(len(lines), shape)
     try:
+        if not body.isascii():
+            body.decode()  # msgspec does not look into the fields that it skips
         # As fast as msgspec's decode_lines, which takes several events from one line, or one from
         # several, and would need a pass that tells.
         return list(map(decoders(shape).event, lines))

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import random
+import struct
 from typing import Any
 
 import pyarrow as pa
@@ -12,39 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.arrow_messages import MAX_MESSAGES
-from handler.decoding import ARROW, JSON, NDJSON, decode
+from handler.decoding import JSON, NDJSON, decode
 from handler.errors import RequestError
-from handler.events import EventColumns, EventShape
-
-SHAPE = EventShape(features=3, max_events=50, max_user_id_bytes=16)
-FLOAT32_3 = pa.list_(pa.float32(), 3)
-IDS = ["ann", "bob", "ann"]
-TIMES = [1.5, 2.5, 3.5]
-ROWS = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
-
-
-def stream(columns: dict[str, Any], **options: Any) -> bytes:
-    table = pa.table(columns)
-    size = options.pop("max_chunksize", None)
-    sink = io.BytesIO()
-    with pa.ipc.new_stream(sink, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
-        writer.write_table(table, max_chunksize=size)
-    return sink.getvalue()
-
-
-def columns_with(**changes: Any) -> dict[str, Any]:
-    columns = {"user_id": IDS, "timestamp": TIMES, "features": pa.array(ROWS, FLOAT32_3)}
-    return {**columns, **changes}
-
-
-def read(body: bytes, shape: EventShape = SHAPE) -> EventColumns:
-    return decode(body, ARROW, shape)
-
-
-def refusal(body: bytes, shape: EventShape = SHAPE) -> tuple[int, str]:
-    with pytest.raises(RequestError) as caught:
-        read(body, shape)
-    return caught.value.status, caught.value.code
+from handler.events import EventShape
+from tests.handler.arrow_support import (
+    FLOAT32_3,
+    IDS,
+    ROWS,
+    SHAPE,
+    TIMES,
+    columns_with,
+    read,
+    refusal,
+    stream,
+)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +264,31 @@ def test_too_many_rows_and_too_many_record_batches_are_refused() -> None:
         for _ in range(MAX_MESSAGES):
             writer.write_table(table.slice(0, 1))
     assert refusal(sink.getvalue()) == (413, "too_many_record_batches")
+
+
+def test_a_dictionary_is_not_looked_at_anew_for_very_many_record_batches() -> None:
+    names = pa.array(["of no use"] * 100_000 + ["ann"])
+    user_ids = pa.DictionaryArray.from_arrays(pa.array([100_000] * 50, pa.int32()), names)
+    columns = {"user_id": user_ids, "timestamp": [1.0] * 50, "features": [[1.0, 2.0, 3.0]] * 50}
+    assert read(stream(columns)).user_ids == ["ann"] * 50
+    assert read(stream(columns, max_chunksize=2)).user_ids == ["ann"] * 50
+    assert refusal(stream(columns, max_chunksize=1)) == (413, "too_many_record_batches")
+
+
+@pytest.mark.parametrize("in_a_dictionary", [False, True])
+def test_one_long_string_that_many_views_name_is_not_checked_for_each(
+    in_a_dictionary: bool,
+) -> None:
+    text = b"a" * 2_000_000
+    views = struct.pack("<i4sii", len(text), text[:4], 0, 0) * 40
+    buffers = [None, pa.py_buffer(views), pa.py_buffer(text)]
+    user_ids: pa.Array = pa.Array.from_buffers(pa.string_view(), 40, buffers)
+    if in_a_dictionary:
+        user_ids = pa.DictionaryArray.from_arrays(pa.array(range(40), pa.int32()), user_ids)
+    body = stream(
+        {"user_id": user_ids, "timestamp": [1.0] * 40, "features": [[1.0, 2.0, 3.0]] * 40}
+    )
+    assert refusal(body) == (413, "too_many_record_batches")
 
 
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)

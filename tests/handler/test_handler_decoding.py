@@ -192,6 +192,12 @@ VALUES = st.recursive(
     max_leaves=8,
 )
 
+# Events with a field that is not looked at; raw bytes then take the place of its text.
+IGNORING_EVENTS = st.builds(lambda event: {"else": "SPLICE", **event}, st.just(GOOD) | EVENTS)
+RAW_BYTES = st.binary(max_size=4) | st.sampled_from(
+    [b"\xff", b"\xc3", b"\xed\xa0\x80", "é".encode(), b"\x00", b"\\", b"\\ud800", b'"', b"\n"]
+)
+
 
 def json_of(events: list[Any]) -> bytes:
     return json.dumps(events).encode("utf-8", "replace")
@@ -219,11 +225,14 @@ def assert_equal(one: EventColumns | RequestError, other: EventColumns | Request
 @pytest.mark.parametrize(
     ("write", "reader"), [(json_of, decoding_json), (lines_of, decoding_ndjson)]
 )
-@given(events=st.lists(EVENTS, max_size=8))
+@given(events=st.lists(EVENTS | IGNORING_EVENTS, max_size=8), spliced=RAW_BYTES)
 def test_the_fast_and_the_slow_path_agree(
-    write: Callable[[list[Any]], bytes], reader: Any, events: list[dict[str, Any]]
+    write: Callable[[list[Any]], bytes],
+    reader: Any,
+    events: list[dict[str, Any]],
+    spliced: bytes,
 ) -> None:
-    body = write(events)
+    body = write(events).replace(b"SPLICE", spliced)
     typed = reader.clean_events(body, SHAPE)
     fast = columns_of_clean(typed, SHAPE) if typed is not None else None
     try:
@@ -236,6 +245,18 @@ def test_the_fast_and_the_slow_path_agree(
         return
     assert slow.errors == []
     assert_equal(fast, slow)
+
+
+@pytest.mark.parametrize("raw", [b"\xff", b"\xc3", b"\xed\xa0\x80"])
+def test_bytes_that_are_not_utf8_are_refused_in_a_field_that_is_not_looked_at(raw: bytes) -> None:
+    body = json.dumps(event(other="SPLICE")).encode().replace(b"SPLICE", raw)
+    for document in (body, b"[" + body + b"]", b'{"events":[' + body + b"]}"):
+        with pytest.raises(RequestError) as caught:
+            decode_body(document, JSON, SHAPE)
+        assert (caught.value.status, caught.value.code) == (400, "not_json")
+    columns = decode_body(body + b"\n" + json.dumps(GOOD).encode(), NDJSON, SHAPE)
+    assert columns.positions.tolist() == [1]
+    assert [error.code for error in columns.errors] == ["not_json"]
 
 
 BODIES = st.lists(
