@@ -18,6 +18,7 @@ MAX_MESSAGES = 1000
 # Room for about a thousand columns.
 MAX_METADATA_BYTES = 64 * 1024
 
+_FILE_MAGIC = b"ARROW1"
 _CONTINUATION = 0xFFFFFFFF  # opens each message since Arrow 0.15
 _VERSION_5 = 4  # MetadataVersion.V5: Arrow 1.0 (2020) and later
 _HEADER_SCHEMA, _HEADER_DICTIONARY, _HEADER_RECORDS = 1, 2, 3  # MessageHeader
@@ -46,9 +47,11 @@ def check_messages(body: bytes) -> None:
 def _messages(body: bytes) -> Iterator[bytes]:
     """Yield the metadata of each message up to the end of the stream."""
     at = 0
+    if body.startswith(_FILE_MAGIC):
+        raise struct.error("it is an Arrow file: write a stream")
     for _ in range(MAX_MESSAGES + 1):
-        if at == len(body):
-            return
+        if at == len(body):  # Arrow takes that for the end; here it would lose what was to come
+            raise struct.error("its end marker is missing: it was cut short, or never closed")
         if _unpack("<I", body, at) != _CONTINUATION:
             raise struct.error(f"no message of Arrow 1.0 or later starts at byte {at}")
         length = _unpack("<i", body, at + 4)

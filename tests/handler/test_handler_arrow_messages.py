@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from handler.arrow_messages import MAX_METADATA_BYTES
+from handler.errors import RequestError
 from tests.handler.arrow_support import IDS, columns_with, read, refusal, stream
 
 
@@ -144,3 +145,15 @@ def test_a_second_schema_is_no_stream() -> None:
     schema = pa.table(columns_with()).schema.serialize().to_pybytes()
     assert body.startswith(schema)
     assert refusal(schema + body) == (400, "not_arrow")
+
+
+def test_a_stream_that_ends_between_two_messages_is_not_whole() -> None:
+    whole = stream(columns_with(), max_chunksize=1)
+    assert len(read(whole).user_ids) == 3
+    with pytest.raises(RequestError, match="end marker is missing"):
+        read(whole[:-8])
+
+
+def test_an_arrow_file_is_told_from_a_stream() -> None:
+    with pytest.raises(RequestError, match="it is an Arrow file: write a stream"):
+        read(b"ARROW1\0\0" + stream(columns_with()))
