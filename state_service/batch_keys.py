@@ -1,10 +1,13 @@
 """Counted once: the batch keys seen lately and what their batches counted. Pure."""
 
+import heapq
 import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from state_service.errors import CapacityError
+
+MOST_MOVED = 5_000  # keys a call: more would be felt on the event loop
 
 _PACKED = struct.Struct("<dqqq")  # seen at, accepted, late, future
 
@@ -33,7 +36,9 @@ class BatchKeys:
 
     Insertion order is arrival order, so expiry only looks at the front: O(1) amortised a key. A key
     at the front that was seen later than now, by a clock that has been set back since, would keep
-    all behind it; it is moved to `_ahead`, where it only keeps others of its kind.
+    all behind it; it is moved to `_ahead`, whose keys are forgotten by time, whatever their order.
+    A clock set back may put millions there: a call moves a bounded number into and out of it, and
+    the rest lives until the next calls.
 
     What is remembered of a key is packed into bytes: a garbage collection passes over a dict of
     these without looking at each of millions.
@@ -44,6 +49,7 @@ class BatchKeys:
         self._max_keys = max_keys
         self._seen: dict[str, bytes] = {}
         self._ahead: dict[str, bytes] = {}
+        self._ahead_by_time: list[tuple[float, str]] = []  # a heap of the same
         self._unsaved: list[SeenKey] = []
 
     def __len__(self) -> int:
@@ -70,23 +76,27 @@ class BatchKeys:
     def expire(self, now: float) -> None:
         """Forget the keys that are older than the retention."""
         horizon = self.horizon(now)
-        passed = []
+        self._expire_ahead(horizon)
+        passed, moved = [], 0
         for key, packed in self._seen.items():
             seen_at = _PACKED.unpack(packed)[0]
-            if horizon <= seen_at <= now:
+            if horizon <= seen_at <= now or moved == MOST_MOVED:
                 break
             passed.append(key)
             if seen_at > now:
+                moved += 1
                 self._ahead[key] = packed
+                heapq.heappush(self._ahead_by_time, (seen_at, key))
         for key in passed:
             del self._seen[key]
-        expired = []
-        for key, packed in self._ahead.items():
-            if _PACKED.unpack(packed)[0] >= horizon:
-                break
-            expired.append(key)
-        for key in expired:
-            del self._ahead[key]
+
+    def _expire_ahead(self, horizon: float) -> None:
+        by_time = self._ahead_by_time
+        for _ in range(MOST_MOVED):
+            if not by_time or by_time[0][0] >= horizon:
+                return
+            _, key = heapq.heappop(by_time)
+            self._ahead.pop(key, None)  # None: a key restored twice is there once
 
     def horizon(self, now: float) -> float:
         """Return the time before which a key is forgotten."""

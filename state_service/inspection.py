@@ -21,12 +21,13 @@ from state_service.formats import (
     decode_segment_block,
 )
 from state_service.schema import (
-    EXPECTED_TABLES,
     SCHEMA_VERSION,
+    TABLES_QUERY,
     UNREADABLE,
     require_blocks,
     require_covered,
     require_known,
+    require_tables,
 )
 
 
@@ -65,8 +66,8 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _require_version(connection: sqlite3.Connection) -> None:
     ((version,),) = connection.execute("PRAGMA user_version")
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
-    require_known(version, len(tables))
+    ((tables,),) = connection.execute("SELECT count(*) FROM sqlite_master")
+    require_known(version, tables)
     if version == 0:
         raise StorageError("it is empty")
     if version < SCHEMA_VERSION:
@@ -74,8 +75,7 @@ def _require_version(connection: sqlite3.Connection) -> None:
             f"it has schema version {version}: start the service once to bring it up to "
             f"{SCHEMA_VERSION}"
         )
-    if missing := EXPECTED_TABLES - tables:
-        raise StorageError(f"it has no table {', '.join(sorted(missing))}")
+    require_tables(connection.execute(TABLES_QUERY))
 
 
 def inspect(path: Path) -> Content:

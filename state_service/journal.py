@@ -21,7 +21,7 @@ _INLINE_EVENTS = 8_192  # encoding more than that would be felt on the event loo
 
 
 class JournalRow(NamedTuple):
-    """One row read back: its group, or why it is damaged."""
+    """One row read back: its group, or why it is damaged; neither when it is gone."""
 
     sequence: int
     group: Group | None
@@ -71,8 +71,8 @@ class Journal:
     async def uncovered(self) -> AsyncIterator[JournalRow]:
         """Read back, in order, the rows that no snapshot covers.
 
-        Where numbers are missing, rows have gone: the first of them comes as a damaged one, unless
-        it is in quarantine.
+        Where numbers are missing, rows have gone: the first of them comes as one that is gone,
+        unless it is in quarantine.
         """
         query = "SELECT number FROM quarantine WHERE record = 'journal'"
         aside = {number for (number,) in await self._store.read(query)}
@@ -87,7 +87,7 @@ class Journal:
                 while expected in aside:
                     expected += 1
                 if sequence > expected:
-                    yield JournalRow(expected, None, "it is gone, later ones are there")
+                    yield JournalRow(expected, None, None)
                 try:
                     yield JournalRow(sequence, decode_group(payload, crc32), None)
                 except DamagedError as error:

@@ -67,7 +67,7 @@ class _ServiceCollector(Collector):
         restored = service.restored
         damaged = GaugeMetricFamily(
             "medianserve_damaged_records",
-            "Records put aside at the start, being damaged.",
+            "Records found damaged or gone at the start.",
             labels=["record"],
         )
         damaged.add_metric(["block"], restored.damaged_blocks)

@@ -5,8 +5,9 @@ accepted, without being judged a second time: what is late now was not then. Wha
 window meanwhile is dropped on the way. So the answers are those from before the kill, to the last
 bit.
 
-A row that cannot be read is put aside in the database, logged and counted; the rest is served. A
-row that is missing among the others is logged and counted too.
+A row that cannot be read is put aside in the database, logged and counted; the rest is served. One
+that is missing among the others is logged and counted too, at each start until what it was part of
+has left the window or, if of the journal, is covered by a snapshot: nothing is left to put aside.
 """
 
 import time
@@ -97,17 +98,23 @@ class Restorer:
 
     async def _put_aside(self, damaged: list[DamagedBlock]) -> None:
         for block in damaged:
-            log.error("damaged block put aside, the rest is served", **block._asdict())
             self.status.damaged_blocks += 1
+            if block.reason is None:
+                log.error("a block is gone, the rest is served", number=block.number)
+                continue
+            log.error("damaged block put aside, the rest is served", **block._asdict())
             await self.store.quarantine("block", block.number)
 
     async def _put_row_aside(self, row: JournalRow) -> None:
+        self.status.damaged_journal_rows += 1
+        if row.damage is None:
+            log.error("a journal row is gone, the rest is served", number=row.sequence)
+            return
         log.error(
             "damaged journal row put aside, the rest is served",
             number=row.sequence,
             reason=row.damage,
         )
-        self.status.damaged_journal_rows += 1
         await self.store.quarantine("journal", row.sequence)
 
 

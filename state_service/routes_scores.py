@@ -14,11 +14,11 @@ routes = web.RouteTableDef()
 async def post_scores(request: web.Request) -> web.Response:
     """Take batches of scored events, all or none; a known key is acknowledged, not applied."""
     service = request.app[SERVICE]
-    with service.stages.measure("receive"):
-        body = await read_body(request)
+    body = await read_body(request)
+    with service.stages.measure("receive"):  # without the wait for a slow client's body
         scores = wire.decode_scores(body, request.content_type, service.settings)
-    service.stages.add(scores.stages)
     outcomes = await service.record(scores.batches)
+    service.stages.add(scores.stages)
     fresh = [outcome.counts for outcome in outcomes if not outcome.duplicate]
     answer = {
         "accepted": sum(counts.accepted for counts in fresh),

@@ -6,11 +6,14 @@ one transaction: a kill on the way leaves the old file. A newer version is refus
 
 So is a file whose pages are broken: SQLite does not look at all of a page when it reads from it,
 and goes on with rows in the wrong order, or NULL where there was a number. Looking at every page
-costs 0.4 s a GiB, which is read at the start anyway.
+costs 0.4 s a GiB, which is read at the start anyway. Neither does it mind a table or a column
+whose name has changed, so the tables' definitions are compared with those of this version.
 """
 
+import contextlib
+import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import aiosqlite
 
@@ -20,6 +23,8 @@ from state_service.formats import BLOCK_ROWS, checksum, encode_keys
 
 SCHEMA_VERSION = 2
 MOST_BLOCKS_GONE = 1_000
+# What is counted up from here stays a number that SQLite can hold.
+GREATEST_NUMBER = 1 << 62
 
 _TABLES = """
 CREATE TABLE segment (
@@ -58,6 +63,8 @@ UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 
 EXPECTED_TABLES = {"block", "segment", "key_set", "journal", "covered", "quarantine"}
 
+TABLES_QUERY = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
+
 
 def require_known(version: int, tables: int) -> None:
     """Raise `StorageError` for a file that this program cannot read; 0 tables is a new file."""
@@ -77,7 +84,7 @@ def require_blocks(first_block: object, blocks: object, known_blocks: int) -> ra
     """
     if not (isinstance(first_block, int) and isinstance(blocks, int)):
         raise StorageError(f"its blocks are {first_block!r} and {blocks!r}, not two numbers")
-    if not (first_block >= 1 and 1 <= blocks <= known_blocks + MOST_BLOCKS_GONE):
+    if not (1 <= first_block <= GREATEST_NUMBER and 1 <= blocks <= known_blocks + MOST_BLOCKS_GONE):
         raise StorageError(f"it names {blocks} blocks from {first_block} on; {known_blocks} exist")
     return range(first_block, first_block + blocks)
 
@@ -89,7 +96,27 @@ def require_covered(rows: Sequence[Sequence[object]]) -> int:
     ((sequence,),) = rows
     if not isinstance(sequence, int):
         raise StorageError(f"the table covered holds {sequence!r}, not a number")
+    if sequence > GREATEST_NUMBER:
+        raise StorageError(f"the table covered holds {sequence}, too great a number")
     return sequence
+
+
+def require_tables(rows: Iterable[tuple[str, str]]) -> None:
+    """Raise `StorageError` unless the rows of `TABLES_QUERY` define this version's tables.
+
+    Others beside them do no harm.
+    """
+    with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
+        fresh.executescript(_BLOCK + _TABLES)
+        expected = _definitions(fresh.execute(TABLES_QUERY))
+    found = _definitions(rows)
+    if wrong := sorted(name for name in expected if found.get(name) != expected[name]):
+        raise StorageError(f"its tables are not those of version {SCHEMA_VERSION}: {wrong[0]}")
+
+
+def _definitions(rows: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return each table's definition in words: quotes, which renaming adds, and spaces are none."""
+    return {name: re.findall(r"\w+|[^\w\s]", sql.replace('"', "")) for name, sql in rows}
 
 
 async def prepare(connection: aiosqlite.Connection, synchronous: str) -> None:
@@ -99,11 +126,13 @@ async def prepare(connection: aiosqlite.Connection, synchronous: str) -> None:
     """
     version = await _scalar(connection, "PRAGMA user_version")
     require_known(version, await _scalar(connection, "SELECT count(*) FROM sqlite_master"))
-    await connection.execute_fetchall("PRAGMA journal_mode = WAL")
-    await connection.execute_fetchall(f"PRAGMA synchronous = {synchronous}")
     ((found,),) = await connection.execute_fetchall("PRAGMA quick_check(1)")
     if found != "ok":
         raise StorageError(f"it is damaged: {' '.join(found.split())}")
+    if version == SCHEMA_VERSION:
+        await _require_tables(connection)
+    await connection.execute_fetchall("PRAGMA journal_mode = WAL")
+    await connection.execute_fetchall(f"PRAGMA synchronous = {synchronous}")
     if version == 0:
         await connection.executescript(f"BEGIN;{_BLOCK}{_TABLES}{_VERSION}COMMIT;")
     elif version == 1:
@@ -118,6 +147,7 @@ async def _migrate_from_1(connection: aiosqlite.Connection) -> None:
         await _move_keys_of_version_1(connection)
         for statement in _statements(_DROP_KEYS_OF_VERSION_1, _VERSION):
             await connection.execute_fetchall(statement)
+        await _require_tables(connection)
         await connection.execute_fetchall("COMMIT")
     except BaseException:
         await connection.rollback()
@@ -148,6 +178,11 @@ def _statements(*scripts: str) -> list[str]:
     """Cut scripts up: SQLite's own `executescript` would end the transaction."""
     parts = [part.strip() for script in scripts for part in script.split(";")]
     return [part for part in parts if part]
+
+
+async def _require_tables(connection: aiosqlite.Connection) -> None:
+    rows = await connection.execute_fetchall(TABLES_QUERY)
+    require_tables((name, sql) for name, sql in rows)
 
 
 async def _scalar(connection: aiosqlite.Connection, query: str) -> int:

@@ -43,10 +43,10 @@ from state_service.store import Store
 
 
 class DamagedBlock(NamedTuple):
-    """A block that cannot be read, and why."""
+    """A block that cannot be read, and why; without a reason it is gone."""
 
     number: int
-    reason: str
+    reason: str | None
 
 
 class KeySet(NamedTuple):
@@ -150,7 +150,7 @@ class SnapshotStore:
                 *between,
             )
             there = {number for number, *_ in rows} | {number for (number,) in aside}
-            damaged += [DamagedBlock(block, "it is gone") for block in blocks if block not in there]
+            damaged += [DamagedBlock(block, None) for block in blocks if block not in there]
         return rows
 
     # --- writing ------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from prometheus_client import Histogram
 
 from state_service.wire import HandlerStage
 
-# In the order of an event's way. The handler's are measured once a TorchServe batch, `receive` once
-# a POST /scores, `journal` and `apply` once a group commit.
+# In the order of an event's way. The handler's are measured once a TorchServe batch; `receive`, the
+# decoding of a body that is there, once a POST /scores; `journal`, `apply` once a group commit.
 STAGES = {
     "handler": ("decode", "score", "record", "respond"),
     "state": ("receive", "journal", "apply"),

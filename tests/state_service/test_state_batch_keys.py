@@ -2,7 +2,7 @@
 
 import pytest
 
-from state_service.batch_keys import BatchCounts, BatchKeys, SeenKey
+from state_service.batch_keys import MOST_MOVED, BatchCounts, BatchKeys, SeenKey
 from state_service.errors import CapacityError
 
 COUNTS = BatchCounts(accepted=3, late=2, future=1)
@@ -89,3 +89,26 @@ def test_a_clock_that_was_ahead_for_a_moment_keeps_no_later_key(*, restarted: bo
     assert "k3" not in {seen.key for seen in keys.take_unsaved()}
     keys.expire(5011.0)
     assert len(keys) == 0
+
+
+def test_keys_ahead_of_the_clock_are_forgotten_each_in_its_own_time() -> None:
+    keys = _keys_seen_at(11_000.0, 10_400.0, 10_000.0, 10_400.0)
+    keys.expire(10_001.0)
+    assert len(keys) == 4
+    keys.expire(10_411.0)
+    assert [keys.find(f"k{number}") for number in range(4)] == [COUNTS, None, None, None]
+
+
+def test_after_a_clock_was_set_back_a_call_moves_a_bounded_number_of_keys() -> None:
+    keys = _keys_seen_at(*[5000.0] * (2 * MOST_MOVED + 1), max_keys=4 * MOST_MOVED)
+    keys.add("late", 100.0, COUNTS)
+    held = []
+    while len(keys) > 2 * MOST_MOVED + 1:  # until the key behind them is reached
+        keys.expire(111.0)
+        held.append(len(keys))
+    assert len(held) == 3
+    assert keys.find("late") is None
+    assert all(keys.find(f"k{number}") for number in range(2 * MOST_MOVED + 1))
+    for left in (MOST_MOVED + 1, 1, 0):
+        keys.expire(5011.0)
+        assert len(keys) == left

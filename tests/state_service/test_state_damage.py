@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import structlog
 
 from state_service.errors import StorageError
 from state_service.inspection import back_up, inspect, stored_events
@@ -43,10 +44,13 @@ MISTAKEN = {
     "UPDATE segment SET first_block = 'three' WHERE number = 2": "'three' and 1, not two numbers",
     "UPDATE segment SET first_block = 1": "a block is in two segments",
     "UPDATE key_set SET first_block = -2 WHERE first_block = 2": "it names 1 blocks from -2 on",
+    "UPDATE segment SET first_block = (1 << 62) + 1 WHERE number = 1": "from 4611686018427387905",
+    "UPDATE segment SET first_block = 9223372036854775807 WHERE number = 2": "from 922337203685477",
     "UPDATE key_set SET newest_seen_at = 'noon'": "'noon', not a number",
     "DELETE FROM covered": "the table covered has 0 rows",
     "INSERT INTO covered VALUES (1)": "the table covered has 2 rows",
     "UPDATE covered SET sequence = 'four'": "'four', not a number",
+    "UPDATE covered SET sequence = 9223372036854775807": "9223372036854775807, too great",
 }
 
 
@@ -88,6 +92,50 @@ async def test_a_journal_row_that_is_gone_is_told(tmp_path: Path) -> None:
     async with serving(tmp_path, database=str(path)) as server:
         assert (await server.get("/stats"))["restore"]["damaged_journal_rows"] == 0
         assert (await server.get("/users/ann/median"))["count"] == 6
+
+
+async def test_a_journal_row_that_is_gone_is_not_said_to_be_put_aside(tmp_path: Path) -> None:
+    path = _changed(await _filled(tmp_path), "DELETE FROM journal WHERE sequence = 5")
+    _changed(path, "DELETE FROM block WHERE number = 1")
+    with structlog.testing.capture_logs() as logs:
+        async with serving(tmp_path, database=str(path)):
+            pass
+    told = [(line["event"], line["number"]) for line in logs if line["log_level"] == "error"]
+    assert told == [
+        ("a block is gone, the rest is served", 1),
+        ("a journal row is gone, the rest is served", 5),
+    ]
+
+
+async def test_a_damaged_file_is_refused_before_anything_is_written_to_it(tmp_path: Path) -> None:
+    path = await _filled(tmp_path)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = DELETE")
+        ((root,),) = database.execute("SELECT rootpage FROM sqlite_master WHERE name = 'block'")
+    broken = bytearray(path.read_bytes())
+    broken[4096 * (root - 1) + 3] ^= 1  # how many rows the page has
+    path.write_bytes(broken)
+    with pytest.raises(StorageError, match="it is damaged"):
+        await StateService.open(Settings(database=str(path)))
+    assert path.read_bytes() == broken
+
+
+async def test_tables_that_are_not_of_this_version_are_refused_in_a_sentence(
+    tmp_path: Path,
+) -> None:
+    """As a flipped bit in their names or columns makes them."""
+    path = await _filled(tmp_path)
+    whole = path.read_bytes()
+    for text in (b"journal (", b"crc32 INTEGER", b"newest_seen_at REAL"):
+        place = whole.index(text)
+        flipped = bytearray(whole)
+        flipped[place + 1] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(StorageError, match=r"not those of version 2|malformed"):
+            await StateService.open(Settings(database=str(path)))
+        with pytest.raises(StorageError, match=r"not those of version 2|malformed"):
+            inspect(path)
+        assert path.read_bytes() == flipped
 
 
 async def _answers(path: Path) -> tuple[list[tuple[int, float]], int]:

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 from tests.state_service.state_support import batch, serving
 
 MSGPACK = {"Content-Type": "application/msgpack"}
+JSON = {"Content-Type": "application/json"}
 
 
 async def test_it_tells_what_became_of_every_event(tmp_path: Path) -> None:
@@ -328,6 +329,32 @@ async def test_broken_messagepack_is_refused_with_the_place(
         )
         assert detail in answer.body["detail"]
         assert (await server.get("/stats"))["live_events"] == 0
+
+
+async def test_a_slow_upload_is_not_counted_as_receiving(tmp_path: Path) -> None:
+    pause_seconds = 0.5
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"batches": '
+        await asyncio.sleep(pause_seconds)
+        yield b"[]}"
+
+    async with serving(tmp_path) as server:
+        answer = await server.ask("POST", "/scores", data=slowly(), headers=JSON)
+        assert answer.status == 200
+        receive = (await server.get("/stats"))["stages"]["receive"]
+        assert receive["count"] == 1
+        assert receive["seconds_total"] < pause_seconds
+
+
+async def test_the_stages_of_a_request_that_is_refused_are_not_counted(tmp_path: Path) -> None:
+    async with serving(tmp_path, max_batch_keys=1) as server:
+        batches = [batch("k", ["a"], [1]), batch("l", ["a"], [1])]
+        body = {"batches": batches, "stages": {"decode": [0.5]}}
+        assert (await server.ask("POST", "/scores", json=body)).status >= 400
+        assert (await server.get("/stats"))["stages"]["decode"]["count"] == 0
+        await server.post("/scores", {**body, "batches": batches[:1]})
+        assert (await server.get("/stats"))["stages"]["decode"]["count"] == 1
 
 
 async def test_stages_are_counted_here_and_as_the_producer_tells(tmp_path: Path) -> None:
