@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from state_service.errors import CapacityError
 
-MOST_MOVED = 5_000  # keys a call: more would be felt on the event loop
+MOST_MOVED = 2_000  # keys a call: more would be felt on the event loop
 
 _PACKED = struct.Struct("<dqqq")  # seen at, accepted, late, future
 
