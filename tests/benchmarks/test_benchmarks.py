@@ -108,7 +108,6 @@ def test_growth_is_measured_along_both_axes() -> None:
 
 
 def test_growth_is_drawn(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="only the bench extra has it")
     points = [growth.Point(live, 10, 100.0, 50.0, 90.0, 13.0) for live in (1000, 2000)]
     growth.draw({"live_events": points, "users": points}, tmp_path / "growth.svg")
     assert (tmp_path / "growth.svg").read_text().startswith("<?xml")

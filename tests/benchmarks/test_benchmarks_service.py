@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pytest
 import torch
 import typer
@@ -253,8 +254,7 @@ def test_every_encoding_holds_the_same_events() -> None:
 
 
 def test_an_arrow_body_is_a_stream_of_the_columns_promised() -> None:
-    arrow = pytest.importorskip("pyarrow", reason="only the bench extra has it")
-    table = arrow.ipc.open_stream(make_bodies("arrow", 20, 1).encoded[0]).read_all()
+    table = pa.ipc.open_stream(make_bodies("arrow", 20, 1).encoded[0]).read_all()
     assert [str(kind) for kind in table.schema.types] == [
         "string",
         "double",
@@ -379,7 +379,6 @@ def test_tables_show_errors_and_wrong_counts_and_keep_their_columns() -> None:
 
 
 def test_the_picture_is_drawn_whatever_was_measured(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="only the bench extra has it")
     draw([], tmp_path / "empty.svg")
     several = [measurement("medianserve", f"{kind}-100") for kind in ("json", "arrow")]
     draw([*several, replace(several[0], kind=cases.MANY_USERS)], tmp_path / "some.svg")
