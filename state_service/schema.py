@@ -61,8 +61,6 @@ _VERSION = f"PRAGMA user_version = {SCHEMA_VERSION};"
 # What a broken file makes sqlite3 raise: it decodes names and messages, and they may be broken too.
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
 
-EXPECTED_TABLES = {"block", "segment", "key_set", "journal", "covered", "quarantine"}
-
 TABLES_QUERY = "SELECT name, sql FROM sqlite_master WHERE type = 'table'"
 
 
