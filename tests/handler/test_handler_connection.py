@@ -2,8 +2,10 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 import pytest
 
@@ -213,3 +215,22 @@ def test_a_fault_meanwhile_leaves_no_answer_for_the_next_request(
             connection.post("/", b"abc", TYPE, 5.0, fail)
         assert connection.post("/", b"abc", TYPE, 5.0).body == b"no"
     assert served.connections == 2
+
+
+def test_connecting_that_takes_all_the_time_has_had_no_effect(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served = serve(OK)
+    connect = socket.create_connection
+
+    def slowly(*arguments: Any) -> socket.socket:
+        time.sleep(0.2)
+        return connect(*arguments)
+
+    monkeypatch.setattr(socket, "create_connection", slowly)
+    with (
+        connected(served.url) as connection,
+        pytest.raises(ConnectionRefused, match="all the time"),
+    ):
+        connection.post("/", b"abc", TYPE, 0.1)
+    assert served.heads == []
