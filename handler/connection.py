@@ -2,7 +2,7 @@
 
 This call is made for every batch, and what a general client does around it (pools, redirects,
 encodings) costs 300 µs of the worker's time; here the request is one `sendall` and httptools parses
-the answer: 20 µs. A unix socket was no faster than loopback TCP.
+the answer: 40 µs. A unix socket was no faster than loopback TCP.
 
 Two things are told apart, as the caller's promise to its own client depends on them: whether
 nothing of the request can have had an effect (`ConnectionRefused`), or perhaps something had

@@ -1,9 +1,9 @@
 """Scored events -> the state service, one request for the whole TorchServe batch.
 
 The body is MessagePack, its number columns raw float64: a third of the time that JSON takes, both
-sides together. The call is bounded far below TorchServe's responseTimeout (but for the resolution of a
-host's name), or the front end would kill the worker. A batch carries its request's idempotency key,
-so a client that sends it again counts it once.
+sides together. The call is bounded far below TorchServe's responseTimeout (but for the resolution
+of a host's name), or the front end would kill the worker. A batch carries its request's
+idempotency key, so a client that sends it again counts it once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
