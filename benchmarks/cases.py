@@ -35,8 +35,8 @@ class Case:
 
     @property
     def connections(self) -> int:
-        """How many requests are under way: unless given, fewer of the largest."""
-        return self.at_once or (8 if self.events >= 10_000 else 16)
+        """How many requests are under way: unless given, so many that no worker waits for one."""
+        return self.at_once or (64 if self.events <= 100 else 16 if self.events <= 1000 else 8)
 
     def bodies(self) -> Bodies:
         """Make the requests, all different; enough that each user is in one of them."""

@@ -19,8 +19,8 @@ from handler.archive import DEFAULT_CONFIG, DEFAULT_WEIGHTS, build_archive
 _WARM_UP_SECONDS = 2
 # One waiting client a connection: few of them, so that a batch may wait for its delay, and many.
 _CASES = (
+    Case("json", 1, at_once=16),
     Case("json", 1),
-    Case("json", 1, at_once=64),
     Case("json", 10),
     Case("json", 100),
     Case("json", 1000),

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from ts.protocol import otf_message_handler
 
 from handler.answering import Answer
 from handler.events import MAX_INTEGER_DIGITS
 from handler.garbage import leave_loaded_alone
 from handler.pipeline import Pipeline
+from handler.read_ahead import read_ahead
 from handler.reading import Request
 from handler.recording import StateClient
 from handler.scoring import ModelError, load_scorer
@@ -97,8 +99,16 @@ def _load(context: "Context") -> Pipeline:
         Path(properties["model_dir"]) / settings.weights,
         properties.get("gpu_id"),
     )
+    _spare_the_front_end()
     leave_loaded_alone()
     return Pipeline(settings, scorer, StateClient(settings.state_url))
+
+
+def _spare_the_front_end() -> None:
+    """Read what it sends in few pieces, and send it no line a batch that it only throws away."""
+    read_ahead(otf_message_handler)
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("ts.metrics").setLevel(logging.INFO)  # lines that it counts
 
 
 def _arrived(item: dict[str, Any], index: int, context: "Context") -> tuple[Transport, Request]:
