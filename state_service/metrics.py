@@ -68,8 +68,9 @@ class _ServiceCollector(Collector):
         spooled = CounterMetricFamily(
             "medianserve_spool_events", "Events of the spools by fate.", labels=["outcome"]
         )
-        for outcome in ("spooled", "replayed", "expired"):
-            spooled.add_metric([outcome], spool[f"{outcome}_events"])
+        spooled.add_metric(["spooled"], spool["spooled_events"])
+        spooled.add_metric(["replayed"], spool["replayed_events"])
+        spooled.add_metric(["expired"], spool["expired_events"])
         yield spooled
         commits = service.commits
         yield _counter("journal_commits", "Group commits.", commits.commits)
