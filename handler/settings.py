@@ -27,6 +27,11 @@ class HandlerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     state_url: Annotated[str, Meta(pattern=r"^https?://[!-~]+$")] = "http://127.0.0.1:8090"
     forward_timeout_seconds: Annotated[float, Meta(gt=0, le=30)] = 2.0  # << responseTimeout
     retry_after_seconds: Positive = 1
+    # Where scores wait while the state service is away: one file for all workers of a host; ""
+    # for none, and requests get a 503 meanwhile.
+    spool: str = ""
+    spool_max_bytes: Annotated[int, Meta(ge=1 << 20)] = 1 << 30
+    spool_max_age_seconds: Annotated[float, Meta(gt=0)] = 3600.0  # at least the window's length
     # Limits.
     max_body_bytes: Positive = 16 * 1024 * 1024
     max_events: Positive = 50_000

@@ -84,6 +84,7 @@ class Stack:
             start_new_session=True,
             env={
                 "STATE_DATABASE": str(self._var / "state.db"),
+                "HANDLER_SPOOL": str(self._var / "spool.db"),
                 "HANDLER_STATE_URL": self.addresses.state.url,
                 **os.environ,
                 **self.addresses.environment(),

@@ -41,7 +41,7 @@ def test_process_1_has_no_root_no_capability_and_no_way_to_write_but_its_own(
     assert set(seen["uids"]) == {"10001"}
     assert seen["capabilities"] == 0
     assert seen["no_new_privileges"] == 1
-    own = ["/var/lib/medianserve"] if service == "state-service" else []
+    own = [] if service == "generator" else ["/var/lib/medianserve"]
     assert seen["writable"] == [*own, "/tmp"]  # noqa: S108 - the container's
 
 
