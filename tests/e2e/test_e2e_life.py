@@ -1,5 +1,6 @@
 """A stack's life: starting, stopping, restarting, losing a process, failing to start."""
 
+import contextlib
 import json
 import os
 import pty
@@ -8,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import torch
+import urllib3
 import yaml
 
 from handler.archive import build_archive
@@ -59,6 +62,41 @@ def test_stopping_and_starting_again_keeps_every_median(start_stack: "Start") ->
     second.post(events("user-1"), Idempotency_Key="seen-before")
     assert medians(second, users) == before
     assert second.stop(signal.SIGINT) == 0
+
+
+def test_ctrl_c_under_load_loses_nothing_that_was_acknowledged(start_stack: "Start") -> None:
+    stack = start_stack()
+    stack.wait_for_line(READY)
+    acknowledged, sent = [0] * 4, [0] * 4
+    stopping = threading.Event()
+
+    def load(sender: int) -> None:
+        while not stopping.is_set():
+            sent[sender] += 1
+            with contextlib.suppress(urllib3.exceptions.HTTPError):
+                body = json.dumps(events("loaded", 5)).encode()
+                acknowledged[sender] += stack.post_raw(body).status == 200
+
+    threads = [threading.Thread(target=load, args=(sender,)) for sender in range(4)]
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 30
+    while sum(acknowledged) < 200:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert stack.stop(signal.SIGINT) == 0  # while they send
+    stopping.set()
+    for thread in threads:
+        thread.join()
+
+    again = start_stack()
+    again.wait_for_line(READY)
+    while (found := again.get("/users/loaded/median")["count"]) < 5 * sum(acknowledged):
+        assert time.monotonic() < deadline + 60, (found, acknowledged)  # what was spooled last
+        time.sleep(0.1)
+    assert found % 5 == 0  # a request counts wholly or not at all
+    assert found <= 5 * sum(sent)
+    assert again.stop() == 0
 
 
 def test_a_killed_process_is_started_again_and_the_output_says_so(
