@@ -27,7 +27,7 @@ from handler.reading import Request
 from handler.recording import StateClient
 from handler.scoring import ModelError, load_scorer
 from handler.settings import HandlerSettings, SettingsError, load_settings
-from handler.spool import Spool, SpoolError
+from handler.spool import Spool, SpoolSettingError
 from handler.transports import Transport, to_request, transport_of
 
 log = logging.getLogger("handler")
@@ -48,7 +48,7 @@ def handle(data: list[dict[str, Any]] | None, context: "Context") -> list[bytes]
         _log_to_stderr()
         try:
             _pipeline = _load(context)
-        except (ModelError, SettingsError, SpoolError) as error:
+        except (ModelError, SettingsError, SpoolSettingError) as error:
             # TorchServe reports a failed start to a log that is off: say it where it is seen.
             log.error("the handler does not start: %s", " ".join(str(error).split()))  # noqa: TRY400
             raise

@@ -13,6 +13,7 @@ secure_delete, auto_vacuum).
 
 import contextlib
 import fcntl
+import logging
 import os
 import sqlite3
 import time
@@ -20,6 +21,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+log = logging.getLogger(__name__)
 
 _VERSION = 1
 _BUSY_SECONDS = 1.0  # another worker's commit takes milliseconds
@@ -44,7 +47,11 @@ COMMIT;
 
 
 class SpoolError(Exception):
-    """The spool cannot be used, or has no room: nothing has been kept."""
+    """The spool cannot be used now, or has no room: nothing has been kept."""
+
+
+class SpoolSettingError(SpoolError):
+    """The file cannot be a spool where it is: a person must look."""
 
 
 class SpooledBody(NamedTuple):
@@ -71,26 +78,28 @@ class SpoolStatus(NamedTuple):
 class Spool:
     """One connection to the host's spool; a thread has its own.
 
-    Every method but `close` raises `SpoolError` when SQLite cannot do it.
+    Every method but `close` raises `SpoolError` when SQLite cannot do it; the next call tries anew,
+    so a worker that starts while the disk is full has its spool when there is room.
     """
 
     def __init__(self, path: Path, max_bytes: int, max_age_seconds: float) -> None:
-        """Open the file, made if it is not there; one that is damaged is put aside first."""
+        """Open the file, made if it is not there. Raises `SpoolSettingError` where none can be."""
         self.path = path
         self._max_bytes = max_bytes
         self._max_age_seconds = max_age_seconds
-        self.put_aside: Path | None = None
+        self._connection: sqlite3.Connection | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _open_private(path.with_name(path.name + ".lock"))
         except OSError as error:
-            raise SpoolError(f"cannot open {path}: {error} (setting: spool)") from error
+            raise SpoolSettingError(f"cannot open {path}: {error} (setting: spool)") from error
         try:
-            with self._locked():  # two workers must not both make it, nor put the other's aside
-                self._database = self._open()
-        except BaseException:
+            _ = self._database
+        except SpoolSettingError:
             os.close(self._lock)
             raise
+        except SpoolError as error:
+            log.error("%s; it is tried again when it is needed", error)  # noqa: TRY400
 
     def put(self, body: bytes, events: int) -> None:
         """Keep one body: on disk when this returns."""
@@ -162,7 +171,8 @@ class Spool:
     def shrink(self) -> None:
         """Give free pages back to the disk, and leave nothing of what was deleted in the log."""
         with _as_spool_error():
-            self._database.execute("PRAGMA incremental_vacuum").fetchall()
+            # A script, for `execute` would give back one page alone.
+            self._database.executescript("PRAGMA incremental_vacuum")
             self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def status(self) -> SpoolStatus:
@@ -180,24 +190,46 @@ class Spool:
 
     def close(self) -> None:
         """Close the file."""
-        self._database.close()
+        if self._connection is not None:
+            self._connection.close()
         os.close(self._lock)
 
     # --- opening ------------------------------------------------------------------------------
 
+    @property
+    def _database(self) -> sqlite3.Connection:
+        if self._connection is None:
+            with _as_spool_error():
+                self._connection = self._open()
+        return self._connection
+
     def _open(self) -> sqlite3.Connection:
+        if self.path.exists() and self.path.stat().st_size:
+            try:
+                return self._connect()
+            except sqlite3.OperationalError:  # no room, no right, busy: not damage
+                raise
+            except sqlite3.DatabaseError:
+                pass
+        fcntl.flock(self._lock, fcntl.LOCK_EX)  # or two workers would make it, or put it aside
+        try:
+            return self._make()
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _make(self) -> sqlite3.Connection:
+        """Make the file, in place of one that is damaged; another worker may just have."""
         try:
             return self._connect()
+        except sqlite3.OperationalError:
+            raise
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):  # no room, no right, busy: not damage
-                raise SpoolError(f"cannot open {self.path}: {error} (setting: spool)") from error
-        aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+            aside = self.path.with_name(f"{self.path.name}.damaged-{time.time_ns()}")
+            log.error("%s is damaged (%s): it is now %s", self.path, error, aside)  # noqa: TRY400
         self.path.rename(aside)
         for ending in ("-wal", "-shm"):
             self.path.with_name(self.path.name + ending).unlink(missing_ok=True)
-        self.put_aside = aside
-        with _as_spool_error():
-            return self._connect()
+        return self._connect()
 
     def _connect(self) -> sqlite3.Connection:
         os.close(_open_private(self.path))  # SQLite makes its other files with the same mode
@@ -226,24 +258,10 @@ class Spool:
 
     def _require_version(self, version: int) -> None:
         if version != _VERSION:
-            raise SpoolError(
+            raise SpoolSettingError(
                 f"{self.path} was made by another version of this program: let that one drain it, "
                 "or move it away (setting: spool)"
             )
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Wait for the drainer's lock: whoever drains lets go of it between two bodies."""
-        deadline = time.monotonic() + 10 * _BUSY_SECONDS
-        while True:
-            with self.draining() as alone:
-                if alone:
-                    yield
-                    return
-            if time.monotonic() > deadline:
-                yield  # somebody drains it, so it is there and not damaged
-                return
-            time.sleep(_BUSY_SECONDS / 100)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -267,5 +285,5 @@ def _open_private(path: Path) -> int:
 def _as_spool_error() -> Iterator[None]:
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise SpoolError(f"the spool: {error}") from error
