@@ -23,7 +23,7 @@ from handler.read_ahead import read_ahead
 from handler.reading import Request
 from handler.recording import StateClient
 from handler.scoring import ModelError, load_scorer
-from handler.settings import SettingsError, load_settings
+from handler.settings import SettingsError, load_settings, read_state_token
 from handler.transports import Transport, to_request, transport_of
 
 log = logging.getLogger("handler")
@@ -101,7 +101,8 @@ def _load(context: "Context") -> Pipeline:
     )
     _spare_the_front_end()
     leave_loaded_alone()
-    return Pipeline(settings, scorer, StateClient(settings.state_url))
+    client = StateClient(settings.state_url, read_state_token(settings))
+    return Pipeline(settings, scorer, client)
 
 
 def _spare_the_front_end() -> None:
