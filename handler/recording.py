@@ -20,6 +20,8 @@ _CONTENT_TYPE = "application/msgpack"
 # takes 275 bytes: the body stays far below the state service's 32 MiB, and its loop is not held up.
 MAX_GROUP_EVENTS = 65_536
 
+_NOT_LET_IN = (401, 403, 421)  # whatever was sent: not a fault of the batches, nor of their clients
+
 
 class _Head(msgspec.Struct, omit_defaults=True):
     """A batch but for its columns: it has the next `events` of those that all share."""
@@ -74,9 +76,9 @@ class RecordingError(Exception):
 class StateClient:
     """A kept-alive client of the state service's `POST /scores`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         # No retries here: waiting twice would hold up the whole worker.
-        self._connection = Connection(url)
+        self._connection = Connection(url, token)
 
     def record(
         self,
@@ -146,6 +148,12 @@ def _refusal(reply: Reply) -> RecordingError:
         code = _decode_problem(reply.body).code
     except msgspec.DecodeError:
         code = None
+    if code is not None and reply.status in _NOT_LET_IN:
+        return RecordingError(
+            "the state service does not let the handler in; state_token or state_token_file must "
+            f"hold its write token: it answered {reply.status}: {reply.body[:300]!r}",
+            in_doubt=False,
+        )
     invalid = code is not None and 400 <= reply.status < 500
     return RecordingError(
         f"the state service answered {reply.status}: {reply.body[:300]!r}",

@@ -26,7 +26,7 @@ from handler.read_ahead import read_ahead
 from handler.reading import Request
 from handler.recording import StateClient
 from handler.scoring import ModelError, load_scorer
-from handler.settings import HandlerSettings, SettingsError, load_settings
+from handler.settings import HandlerSettings, SettingsError, load_settings, read_state_token
 from handler.spool import Spool, SpoolSettingError
 from handler.transports import Transport, to_request, transport_of
 
@@ -109,7 +109,8 @@ def _load(context: "Context") -> Pipeline:
 
 
 def _delivery(settings: HandlerSettings) -> Recording:
-    client = StateClient(settings.state_url)
+    token = read_state_token(settings)
+    client = StateClient(settings.state_url, token)
     if not settings.spool:
         return client
 
@@ -118,7 +119,7 @@ def _delivery(settings: HandlerSettings) -> Recording:
 
     breaker = CircuitBreaker()
     delivery = SpooledDelivery(client, spool(), breaker)
-    drained_by = StateClient(settings.state_url)
+    drained_by = StateClient(settings.state_url, token)
     Drainer(drained_by, spool(), breaker, settings.forward_timeout_seconds).start()
     return delivery
 

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 import yaml
 from aiohttp import web
-from swagger_ui import api_doc
+from swagger_ui.core import ApplicationDocument
+
+from state_service.headers import page_policy
 
 SPEC_PATH = Path(__file__).with_name("openapi.yaml")
 
@@ -21,16 +23,31 @@ def add_documentation(app: web.Application) -> None:
     """Serve the spec and its Swagger UI."""
     spec = load_spec()
     encoded = msgspec.json.encode(spec)
-
-    async def get_openapi(_request: web.Request) -> web.Response:
-        return web.json_response(body=encoded)
-
-    app.router.add_get("/openapi.json", get_openapi)
-    api_doc(
+    ui = ApplicationDocument(
         app,
         config=spec,
         url_prefix="/docs",
         title="medianserve",
-        host_inject=False,
         parameters={"validatorUrl": "null"},  # Swagger UI would ask a public validator
     )
+    page: str = ui.doc_html
+    policy = page_policy(page, _other_servers(spec))
+
+    async def get_openapi(_request: web.Request) -> web.Response:
+        return web.json_response(body=encoded)
+
+    async def get_docs(_request: web.Request) -> web.Response:
+        headers = {"Content-Security-Policy": policy}
+        return web.Response(text=page, content_type="text/html", headers=headers)
+
+    app.router.add_get("/openapi.json", get_openapi)
+    app.router.add_get("/docs/swagger.json", get_openapi)  # where the page looks for it
+    app.router.add_get("/docs", get_docs)
+    app.router.add_get("/docs/", get_docs)
+    app.router.add_static("/docs/static", ui.static_dir)
+
+
+def _other_servers(spec: dict[str, Any]) -> tuple[str, ...]:
+    """Return the servers that "Try it out" asks besides this one."""
+    servers = [server for item in spec["paths"].values() for server in item.get("servers", [])]
+    return tuple(server["url"] for server in servers)

@@ -128,6 +128,19 @@ def test_a_misspelt_setting_ends_the_container_with_a_sentence(stack: "ComposeSt
         assert done.stderr.count("\n") == 1
 
 
+def test_the_state_service_s_image_alone_opens_to_nobody_without_a_word(
+    stack: "ComposeStack",
+) -> None:
+    done = subprocess.run(
+        ["docker", "run", "--rm", "medianserve/state-service:test"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: STATE_HOST (host): ")
+    assert "allow_anonymous" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_every_setting_in_the_example_file_has_the_default_it_shows(stack: "ComposeStack") -> None:
     """Uncommented as it stands, .env.example changes nothing but the three programs' defaults."""
     lines = (ROOT / ".env.example").read_text().splitlines()
