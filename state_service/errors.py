@@ -3,6 +3,7 @@
 ServiceError
   InvalidRequestError     400  something in the request cannot be understood; names it
     HistoryError          400  a question about a time that is no longer kept
+  ConflictError           409  what was asked for is being done already
   TooLargeError           413  over a limit of size
   UnavailableError        503  try again later: restoring, stopping, or full
     CapacityError         503  the window is full; room comes back as it moves
@@ -16,14 +17,18 @@ Domain code raises these and never imports aiohttp; one middleware, in `problems
 
 
 class ServiceError(Exception):
-    """A request's failure: `status` for HTTP, `code` for programs, the message for people."""
+    """A request's failure: `status` for HTTP, `code` for programs, the message for people.
+
+    `limit` is the setting that it went beyond, if any: it is counted.
+    """
 
     status = 500
     code = "internal_error"
 
-    def __init__(self, detail: str, code: str | None = None) -> None:
+    def __init__(self, detail: str, code: str | None = None, *, limit: str | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.limit = limit
         if code is not None:
             self.code = code
 
@@ -39,6 +44,13 @@ class HistoryError(InvalidRequestError):
     """The question reaches further back than scores are kept: the answer would not be exact."""
 
     code = "at_not_retained"
+
+
+class ConflictError(ServiceError):
+    """It is being done already."""
+
+    status = 409
+    code = "conflict"
 
 
 class TooLargeError(ServiceError):

@@ -16,15 +16,20 @@ from typing import IO, Any, Literal, Self
 import aiosqlite
 import structlog
 
-from state_service import schema
 from state_service.errors import StorageError
+from state_service.preparing import prepare
+from state_service.schema import UNREADABLE
 
 log = structlog.get_logger()
 
 Durability = Literal["journal", "full", "snapshot"]
 
+_BUSY_TIMEOUT_MILLISECONDS = 5_000
+_FOLD_TRIES, _FOLD_PAUSE_SECONDS = 50, 0.1
+
 _COPY_ASIDE = {
-    "block": "INSERT INTO quarantine SELECT 'block', * FROM block WHERE number = ?",
+    "block": "INSERT INTO quarantine SELECT 'block', number, crc32, payload FROM block "
+    "WHERE number = ?",
     "journal": "INSERT INTO quarantine SELECT 'journal', * FROM journal WHERE sequence = ?",
 }
 _DELETE = {
@@ -43,6 +48,7 @@ class Store:
         self._writing = asyncio.Lock()  # first come, first served
         files = (path, _log_of(path))
         self._files = {file: _identity(file) for file in files if file.exists()}
+        self._not_aside: list[tuple[str, int]] = []  # damaged rows that are still where they were
 
     @classmethod
     async def open(cls, path: Path, durability: Durability = "journal") -> Self:
@@ -62,8 +68,8 @@ class Store:
             lock.close()
             raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
         try:
-            await schema.prepare(connection, "FULL" if durability == "full" else "NORMAL")
-        except (*schema.UNREADABLE, StorageError) as error:
+            await prepare(connection, "FULL" if durability == "full" else "NORMAL")
+        except (*UNREADABLE, StorageError) as error:
             lock.close()
             await connection.close()
             raise StorageError(
@@ -102,9 +108,56 @@ class Store:
                 await connection.execute_fetchall(_COPY_ASIDE[record], (number,))
                 await connection.execute_fetchall(_DELETE[record], (number,))
         except aiosqlite.Error as error:  # a full disk must not keep the rest from being served
+            self._not_aside.append((record, number))
             log.error(  # noqa: TRY400 - expected, and the reason says it all
                 "it stays where it is", record=record, number=number, reason=str(error)
             )
+
+    async def empty_quarantine(self) -> int:
+        """Erase what damaged rows hold; return how many had not been. Raises `aiosqlite.Error`.
+
+        That there were such rows remains told, or they would be missed at the next start.
+        """
+        async with self.transaction() as connection:
+            found = await connection.execute_fetchall(
+                "SELECT record, number, length(payload) FROM quarantine"
+            )
+            full: int = sum(size != 0 for *_, size in found) + len(self._not_aside)
+            if full:
+                rows = [*((record, number) for record, number, _ in found), *self._not_aside]
+                for record, number in self._not_aside:
+                    await connection.execute_fetchall(_DELETE[record], (number,))
+                # All rows anew: of one that SQLite has moved, a copy may have stayed.
+                await connection.execute_fetchall("DELETE FROM quarantine")
+                await connection.executemany(
+                    "INSERT INTO quarantine VALUES (?, ?, 0, zeroblob(0))", rows
+                )
+        self._not_aside.clear()
+        return full
+
+    async def fold_log(self) -> None:
+        """Bring all of the write-ahead log into the file and empty it. Raises `aiosqlite.Error`.
+
+        That cannot be while another program reads, a backup say: it is waited for a few seconds,
+        during which others may write.
+        """
+        for _ in range(_FOLD_TRIES):
+            async with self._writing:
+                self._require_files()
+                # Else SQLite itself would wait, and everybody with it.
+                await self._connection.execute_fetchall("PRAGMA busy_timeout = 0")
+                try:
+                    ((busy, _, _),) = await self._connection.execute_fetchall(
+                        "PRAGMA wal_checkpoint(TRUNCATE)"
+                    )
+                finally:
+                    await self._connection.execute_fetchall(
+                        f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MILLISECONDS}"
+                    )
+            if not busy:
+                return
+            await asyncio.sleep(_FOLD_PAUSE_SECONDS)
+        raise aiosqlite.OperationalError("another program reads the database: a backup or a dump?")
 
     async def delete(self, record: Literal["block", "journal"], numbers: Sequence[int]) -> None:
         """Delete a few rows, in one transaction."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from state_service.errors import StorageError
+from state_service.schema import SCHEMA_VERSION
 from state_service.store import Store
 from tests.state_service.state_support import batch, serving
 
@@ -72,7 +73,7 @@ async def test_a_file_of_version_1_gives_the_same_answers(tmp_path: Path) -> Non
                 {"accepted": 3, "late": 0, "future": 0, "duplicate": True},
             ]
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         rows = database.execute("SELECT * FROM quarantine ORDER BY number").fetchall()
         assert rows == [("block", 5, 2, b"\x01"), ("block", 8, 1, b"\x00")]
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
