@@ -11,7 +11,7 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import aiosqlite
 import structlog
@@ -41,7 +41,9 @@ _DELETE = {
 class Store:
     """One open database. Reads are plain; writes are `write` or a `transaction`."""
 
-    def __init__(self, path: Path, connection: aiosqlite.Connection, lock: IO[bytes]) -> None:
+    def __init__(
+        self, path: Path, connection: aiosqlite.Connection, lock: contextlib.ExitStack
+    ) -> None:
         self.path = path
         self._connection = connection
         self._file_lock = lock
@@ -60,9 +62,6 @@ class Store:
         path = _followed(path)
         lock = _lock(path)
         try:
-            # A file that cannot be opened says why here; aiosqlite's thread would say it twice.
-            with path.open("ab"):
-                pass
             connection = await aiosqlite.connect(path, isolation_level=None)
         except (OSError, aiosqlite.Error) as error:
             lock.close()
@@ -70,8 +69,8 @@ class Store:
         try:
             await prepare(connection, "FULL" if durability == "full" else "NORMAL")
         except (*UNREADABLE, StorageError) as error:
-            lock.close()
             await connection.close()
+            lock.close()
             raise StorageError(
                 f"{path} cannot be used: {error}; move it away or name another file "
                 "(setting: database)"
@@ -206,22 +205,24 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _lock(path: Path) -> IO[bytes]:
+def _lock(path: Path) -> contextlib.ExitStack:
     """Hold the file's lock until closed: two services would overwrite each other's segments.
 
-    The lock dies with its process, so a kill leaves nothing to clean up.
+    The lock dies with its process, so a kill leaves nothing to clean up. Locked are a file beside
+    the database, which is there before it is, and the database itself: whoever deletes the one
+    would let a second service in. SQLite's own locks are of another kind. The files must not be
+    closed before SQLite's connection is: that would end its locks, too.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("ab")
-    except OSError as error:
-        raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise StorageError(
-            f"{path} is in use by another state service: stop it or name another file "
-            "(setting: database)"
-        ) from error
-    return lock
+    with contextlib.ExitStack() as files:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for file in (path.with_name(path.name + ".lock"), path):
+                fcntl.flock(files.enter_context(file.open("ab")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"{path} is in use by another state service: stop it or name another file "
+                "(setting: database)"
+            ) from error
+        except OSError as error:
+            raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
+        return files.pop_all()

@@ -101,6 +101,7 @@ BROKEN = {
     "UPDATE journal SET payload = 'text'": "journal row 5: its checksum is wrong",
     "DELETE FROM journal WHERE sequence = 5": "journal row 5: it is gone",
     "DELETE FROM covered": "the table covered has 0 rows",
+    "DELETE FROM hash_key": "the table hash_key holds not one key of 32 bytes",
 }
 
 
