@@ -14,7 +14,7 @@ import structlog
 from aiohttp import web
 
 from state_service.app import create_app
-from state_service.app_keys import BACKGROUND
+from state_service.app_keys import BACKGROUND, SERVICE
 from state_service.commands import COMMANDS, run_command
 from state_service.errors import StorageError
 from state_service.settings import Settings, SettingsError, load_settings
@@ -50,6 +50,9 @@ async def _serve(settings: Settings) -> None:
             url_host = f"[{host}]" if ":" in host else host
             print(f"state service listening on http://{url_host}:{port}", flush=True)
         await _first_done(_stop_signal(), app[BACKGROUND])
+        # Drain while still listening: whoever asks learns that we stop, and is not just cut off.
+        app[SERVICE].stop()
+        await asyncio.wait({app[BACKGROUND]})
     finally:
         await runner.cleanup()
 

@@ -36,6 +36,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
     ("GET", "/users/{user_id}/stats"): Right.READ,
     ("POST", "/medians"): Right.READ,
     ("POST", "/scores"): Right.WRITE,
+    ("POST", "/snapshot"): Right.WRITE,
     ("DELETE", "/users/{user_id}"): Right.WRITE,
 }
 _MAX_SHOWN_HOST_CHARS = 100

@@ -65,7 +65,8 @@ class BatchKeys:
         if len(self) + new_keys > self._max_keys:
             raise CapacityError(
                 f"{self._max_keys} batch keys are remembered: the limit (max_batch_keys); "
-                "send more events a request"
+                "send more events a request",
+                limit="max_batch_keys",
             )
 
     def add(self, key: str, seen_at: float, counts: BatchCounts) -> None:

@@ -24,6 +24,7 @@ async def read_body(request: web.Request) -> bytes:
             raise InvalidRequestError(
                 f"the body took over {service.settings.body_timeout_seconds:g} seconds",
                 "body_timeout",
+                limit="body_timeout_seconds",
             ) from None
         except (ConnectionResetError, web.RequestPayloadError) as error:
             raise InvalidRequestError(f"the body did not arrive whole: {error}") from None

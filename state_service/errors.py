@@ -5,6 +5,7 @@ ServiceError
     HistoryError          400  a question about a time that is no longer kept
   UnauthorizedError       401  a token is needed, and the one given is none of ours
   ForbiddenError          403  the token does not suffice, or a page of another site asks
+  ConflictError           409  what was asked for is being done already
   TooLargeError           413  over a limit of size
   MisdirectedError        421  asked under a name that is not ours
   UnavailableError        503  try again later: restoring, stopping, or full
@@ -19,14 +20,18 @@ Domain code raises these and never imports aiohttp; one middleware, in `problems
 
 
 class ServiceError(Exception):
-    """A request's failure: `status` for HTTP, `code` for programs, the message for people."""
+    """A request's failure: `status` for HTTP, `code` for programs, the message for people.
+
+    `limit` is the setting that it went beyond, if any: it is counted.
+    """
 
     status = 500
     code = "internal_error"
 
-    def __init__(self, detail: str, code: str | None = None) -> None:
+    def __init__(self, detail: str, code: str | None = None, *, limit: str | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.limit = limit
         if code is not None:
             self.code = code
 
@@ -63,6 +68,13 @@ class MisdirectedError(ServiceError):
 
     status = 421
     code = "misdirected_request"
+
+
+class ConflictError(ServiceError):
+    """It is being done already."""
+
+    status = 409
+    code = "conflict"
 
 
 class TooLargeError(ServiceError):

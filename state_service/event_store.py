@@ -44,6 +44,13 @@ class EventStore:
         return (*self.pending, self.memtable.view())
 
     @property
+    def sealed(self) -> bool:
+        """Whether all events are in segments, and each is somebody's. O(segments + detached)."""
+        detached = list(self.users.detached)
+        everything = sum(map(len, self.segments)) == self.live_events
+        return everything and not self.users.counts[detached].any()
+
+    @property
     def array_bytes(self) -> int:
         """Size of all arrays in bytes; user ids and their dictionary not included. O(runs)."""
         runs: tuple[Run, ...] = (*self.segments, *self.pending)
@@ -115,15 +122,17 @@ class EventStore:
         if self._leaving:
             self._let_go()
 
-    def forget(self, user_id: str) -> int:
-        """Remove a user; return how many events that were.
+    def detach(self, user_id: str) -> int:
+        """Make a user unknown; return how many events that were.
 
-        Every segment the user was in is replaced by one with another number. O(events in them).
+        Those not yet in a segment go at once, those in segments are nobody's from now on:
+        `next_work` hands out their removal. O(memtable + pending events).
         """
         slot = self.users.find(user_id)
         if slot < 0:
             return 0
-        before = self.live_events
+        self.users.detach(user_id)
+        before, in_segments = self.live_events, int(self.users.counts[slot])
         rows = self.memtable.view().without(slot)
         self.live_events -= len(self.memtable)
         self.memtable.clear()
@@ -134,13 +143,8 @@ class EventStore:
             rest = run.without(slot)
             if rest is None or len(rest) < len(run):
                 self._replace((run,), () if rest is None else (rest,))
-        for segment in self.segments:
-            if slot in segment.slots:
-                rest_of_segment = segment.without(slot, self._take_number())
-                self._replace((segment,), () if rest_of_segment is None else (rest_of_segment,))
-        self._leaving.append(np.array([slot], np.int32))
-        self._let_go()
-        return before - self.live_events
+        self._leaving.appendleft(np.array([slot], np.int32))
+        return before - self.live_events + in_segments
 
     # --- sealing and merging ------------------------------------------------------------------
 
@@ -151,23 +155,35 @@ class EventStore:
             self.memtable.clear()
 
     def next_work(self, cell_seconds: float) -> Work | None:
-        """Hand out a pending run to sort or segments to merge, None when nothing is to do.
+        """Hand out a run to sort, a segment to clean or some to merge, None when there is none.
 
         Each run is handed out once, so several pieces can be worked on at a time. Whoever takes a
         piece brings its result to `finish`, or the piece to `abandon`. O(segments log segments).
         """
         idle = [run for run in self.pending if run not in self._in_work][:1]
-        inputs: tuple[Run, ...] = tuple(idle) or choose(
-            [segment for segment in self.segments if segment not in self._in_work],
-            self.newest_timestamp,
-            cell_seconds,
-        )
+        inputs: tuple[Run, ...] = tuple(idle)
+        segments = [segment for segment in self.segments if segment not in self._in_work]
+        without = None
+        if not inputs and self.users.detached:
+            inputs, without = self._with_detached(segments)
+        inputs = inputs or choose(segments, self.newest_timestamp, cell_seconds)
         if not inputs:
             return None
         self._in_work.update(inputs)
-        return Work(self._take_number(), inputs)
+        return Work(self._take_number(), inputs, without)
 
-    def finish(self, work: Work, segment: Segment) -> None:
+    def _with_detached(
+        self, segments: Sequence[Segment]
+    ) -> tuple[tuple[Segment, ...], NDArray[np.int32] | None]:
+        """Return a segment with events that are nobody's, if there is one, and their slots."""
+        detached = np.array(sorted(self.users.detached), np.int32)
+        for segment in segments:
+            found, _, counts = segment.runs.find_many(detached)
+            if counts.any():
+                return (segment,), detached[found[counts > 0]]
+        return (), None
+
+    def finish(self, work: Work, segment: Segment | None) -> None:
         """Put a work's result in the place of its inputs.
 
         Without effect when one of them has gone meanwhile: what is left is handed out again.
@@ -175,17 +191,26 @@ class EventStore:
         """
         self.abandon(work)
         if {*self.pending, *self.segments}.issuperset(work.inputs):
-            self._replace(work.inputs, (segment,))
+            self._replace(work.inputs, () if segment is None else (segment,))
+            if work.without is not None:
+                self._leaving.appendleft(work.without)
 
     def abandon(self, work: Work) -> None:
         """Take a piece of work back undone: its inputs will be handed out again. O(inputs)."""
         self._in_work.difference_update(work.inputs)
 
     def seal(self) -> None:
-        """Freeze, and sort all that is pending here and now. O(memtable + pending events)."""
+        """Freeze, sort and `clean` here and now. O(memtable + pending events)."""
         self.freeze()
         for run in self.pending:
             work = Work(self._take_number(), (run,))
+            self.finish(work, work.run())
+        self.clean()
+
+    def clean(self) -> None:
+        """Remove what is nobody's from the segments here and now. O(events in them)."""
+        while (found := self._with_detached(self.segments))[0]:
+            work = Work(self._take_number(), *found)
             self.finish(work, work.run())
 
     # --- inside -------------------------------------------------------------------------------

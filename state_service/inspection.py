@@ -26,6 +26,7 @@ from state_service.schema import (
     UNREADABLE,
     require_blocks,
     require_covered,
+    require_hash_key,
     require_known,
     require_tables,
 )
@@ -103,6 +104,7 @@ class _Inspector:
         self._problems += [f"the file: {text}" for (text,) in found if text != "ok"]
         events, segments = self._segments()
         keys = self._key_sets()
+        self._hash_key()
         journal_rows, more_events, more_keys = self._journal()
         return Content(
             events=events + more_events,
@@ -126,6 +128,12 @@ class _Inspector:
                 except DamagedError as error:
                     self._problems.append(f"{name}, block {block}: {error}")
         return events, segments
+
+    def _hash_key(self) -> None:
+        try:
+            require_hash_key(self._query("SELECT key FROM hash_key").fetchall())
+        except StorageError as error:
+            self._problems.append(str(error))
 
     def _key_sets(self) -> int:
         keys = 0

@@ -5,6 +5,10 @@ whose last score is gone loses the slot and the next newcomer gets it. Newcomers
 free slots, so that after a rush the high ones fall empty and the arrays can be cut; Python's
 dictionaries and lists do not give memory back by themselves, so they are rebuilt when they have
 become far too large.
+
+A user who is to be forgotten is *detached* from the slot at once: the id is nowhere any more, and
+should the user come again, that is a newcomer. The slot stays taken, nobody's, until the owner has
+removed the events that lie under it.
 """
 
 import sys
@@ -38,6 +42,7 @@ class UserTable:
         self._spare: list[int] = []  # the lowest free ones, highest first
         self._slot_of: dict[str, int] = {}
         self._most = 0  # ids in the dictionary since it was built
+        self.detached: set[int] = set()  # slots that are nobody's and not free yet
 
     def __len__(self) -> int:
         return len(self._slot_of)
@@ -71,12 +76,12 @@ class UserTable:
         return np.fromiter(found, np.int32, len(user_ids))
 
     def names(self, slots: NDArray[np.int32]) -> list[str]:
-        """Return the ids of taken slots. O(n)."""
+        """Return the ids of slots that users have. O(n)."""
         return cast("list[str]", list(map(self.ids.__getitem__, slots.tolist())))
 
     def taken_slots(self) -> set[int]:
-        """Return all slots that users have. O(users)."""
-        return set(self._slot_of.values())
+        """Return all slots that are not free. O(users)."""
+        return self.detached.union(self._slot_of.values())
 
     def without_events(self, slots: NDArray[np.int32]) -> NDArray[np.int32]:
         """Return which of these slots are taken by users with no event in segments, each once.
@@ -87,6 +92,13 @@ class UserTable:
         idle = np.zeros(self.capacity, bool)
         idle[slots] = ~self._free[slots] & (self.counts[slots] == 0)
         return idle.nonzero()[0].astype(np.int32)
+
+    def detach(self, user_id: str) -> int:
+        """Let go of an id for good; return its slot, which is nobody's from now on. O(1)."""
+        slot = self._slot_of.pop(user_id)
+        self.ids[slot] = None
+        self.detached.add(slot)
+        return slot
 
     def newcomers(self, user_ids: Sequence[str]) -> int:
         """Count the distinct ids without a slot. O(n)."""
@@ -119,11 +131,16 @@ class UserTable:
         return slot
 
     def release(self, slots: NDArray[np.int32]) -> None:
-        """Take back the slots of users whose last score is gone. O(n), and rarely O(users)."""
+        """Take back the slots under which no score is left. O(n), and rarely O(users)."""
         if not len(slots):
             return
         self._most = max(self._most, len(self._slot_of))
-        deque(map(self._slot_of.__delitem__, self.names(slots)), maxlen=0)
+        named = slots
+        if self.detached:
+            leaving = set(slots.tolist())
+            named = np.array(list(leaving - self.detached), np.int32)
+            self.detached -= leaving
+        deque(map(self._slot_of.__delitem__, self.names(named)), maxlen=0)
         for slot in slots.tolist():
             self.ids[slot] = None
         self._free[slots] = True
@@ -167,7 +184,8 @@ class UserTable:
         assert taken == {slot: user_id for user_id, slot in self._slot_of.items()}
         assert len(self.counts) == len(self._free) == len(self.ids)
         free = set(np.flatnonzero(self._free).tolist())
-        assert free == set(range(self.capacity)) - taken.keys()
+        assert not self.detached & taken.keys(), "a slot is somebody's or nobody's"
+        assert free == set(range(self.capacity)) - taken.keys() - self.detached
         assert self._spare == sorted(self._spare, reverse=True)
         assert {slot for slot in free if slot < self._lowest_free} == set(self._spare)
         assert (self.counts >= 0).all()

@@ -106,6 +106,21 @@ class Journal:
             for _ in bite:
                 self._rows.popleft()
 
+    async def rewrite(self) -> None:
+        """Write the rows that no snapshot covers anew, and nothing else. Raises `aiosqlite.Error`.
+
+        Of a row that SQLite has moved within the table, an older copy may lie in a page's unused
+        part: the pages are emptied whole. Those are few rows: `cover` comes first.
+        """
+        async with self._store.transaction() as connection:
+            rows = await connection.execute_fetchall(
+                "SELECT sequence, crc32, payload FROM journal WHERE sequence > ?", (self._covered,)
+            )
+            await connection.execute_fetchall("DELETE FROM journal")
+            await connection.executemany("INSERT INTO journal VALUES (?, ?, ?)", rows)
+        while self._rows and self._rows[0][0] <= self._covered:
+            self._rows.popleft()
+
     def _bite(self) -> list[int]:
         """Return the oldest covered rows, as many as may be deleted at once."""
         bite: list[int] = []

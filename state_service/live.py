@@ -1,4 +1,4 @@
-"""What a process holds in memory: windows and batch keys, and how far the journal is applied.
+"""What a process holds in memory: windows, batch keys, and how far the journal is applied.
 
 The rules
 ---------
@@ -7,7 +7,9 @@ The rules
 2. `sequence` is the last group applied. It, the windows and the keys always belong together.
 3. Whoever needs them to stand still across an await holds `changing`: the recorder while it judges
    and while it applies, a snapshot while it closes the memtable and takes the segments.
-4. Sorting and merging run in threads, on arrays that nobody changes any more, one piece at a
+4. The recorder holds `recording` from judging a group to having applied it: whoever must not meet
+   a group on its way, to forget a user say, holds it too. `recording` is taken before `changing`.
+5. Sorting and merging run in threads, on arrays that nobody changes any more, one piece at a
    time. A piece that is not brought to its end is taken back.
 """
 
@@ -19,17 +21,20 @@ from state_service.formats import Group
 from state_service.merging import Work
 from state_service.segment import Segment
 from state_service.settings import Settings
+from state_service.tombstones import Tombstones
 from state_service.windows import WindowRules, Windows
 
 
 @dataclass(slots=True)
 class LiveState:
-    """Windows, keys and the sequence number that they stand at."""
+    """Windows, keys and the sequence number that they stand at; who has been forgotten."""
 
     windows: Windows
     keys: BatchKeys
+    tombstones: Tombstones
     sequence: int = 0
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    recording: asyncio.Lock = field(default_factory=asyncio.Lock)
     _settling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _grown: asyncio.Event = field(default_factory=asyncio.Event)
     _closed: bool = False
@@ -47,7 +52,9 @@ class LiveState:
         )
         # An event may lie max_future ahead: its key must live as long as it can be asked for.
         retention_seconds = settings.window_seconds + settings.max_future_seconds
-        return cls(Windows(rules), BatchKeys(retention_seconds, settings.max_batch_keys))
+        tombstones = Tombstones(settings.forget_replays_seconds, settings.max_forgotten_users)
+        keys = BatchKeys(retention_seconds, settings.max_batch_keys)
+        return cls(Windows(rules), keys, tombstones)
 
     def expire(self, now: float) -> None:
         """Forget what no question and no repeated batch can reach any more."""
@@ -77,7 +84,7 @@ class LiveState:
                 await self._do(work)
 
     async def seal(self) -> tuple[Segment, ...]:
-        """Close the memtable and sort what is not sorted; return the segments: all there is.
+        """Close the memtable, sort and clean; return the segments: all there is.
 
         For whoever holds `changing`. Merging can wait.
         """
@@ -85,10 +92,10 @@ class LiveState:
         windows.freeze()
         while True:
             async with self._settling:  # the piece that ran until now may have been the last
-                if sum(map(len, windows.segments)) == windows.live_events:
+                if windows.sealed:
                     return windows.segments
                 work = windows.next_work()
-                assert work is not None, "what is not sorted is waiting to be"
+                assert work is not None, "what is not sorted or clean is waiting to be"
                 await self._do(work)
 
     async def _do(self, work: Work) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from state_service.memtable import PendingRun
 from state_service.segment import Segment
@@ -29,13 +30,21 @@ _MAX_EVENTS = 1 << 19  # bounds what one merge takes, whatever the traffic
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Work:
-    """Make one segment of some immutable runs. `run` is pure: any thread may call it."""
+    """Make one segment of some immutable runs. `run` is pure: any thread may call it.
+
+    Runs are sorted, several are merged; or one segment is written again `without` some slots.
+    """
 
     number: int
     inputs: tuple[PendingRun | Segment, ...]
+    without: NDArray[np.int32] | None = None  # slots of which nothing is to be left
 
-    def run(self) -> Segment:
-        """Return the segment. O(events); numpy lets other threads run meanwhile."""
+    def run(self) -> Segment | None:
+        """Return the segment, None if it is empty. O(events); numpy lets other threads run."""
+        if self.without is not None:
+            (segment,) = self.inputs
+            assert isinstance(segment, Segment)
+            return segment.without(self.without, self.number)
         columns = [part.columns() for part in self.inputs]
         if len(columns) == 1:
             return Segment.build(self.number, *columns[0])

@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 
 from state_service.app_keys import SERVICE
 from state_service.service import StateService
+from state_service.settings import LIMITS
 
 
 def add_metrics(app: web.Application) -> None:
@@ -38,11 +39,23 @@ class _ServiceCollector(Collector):
         events = CounterMetricFamily(
             "medianserve_events", "Events by what became of them.", labels=["outcome"]
         )
-        for outcome in ("accepted", "late", "future", "duplicates", "skipped"):
+        for outcome in ("accepted", "late", "future", "duplicates", "skipped", "forgotten"):
             events.add_metric([outcome], getattr(counters, outcome))
         yield events
         yield _counter("median_requests", "Questions for medians.", counters.median_requests)
         yield _counter("requests_refused", "Answers 4xx and 5xx.", counters.requests_refused)
+        limits = CounterMetricFamily(
+            "medianserve_limit_hits", "What was refused or given up at a limit.", labels=["limit"]
+        )
+        for name in LIMITS:
+            limits.add_metric([name], counters.limit_hits[name])
+        yield limits
+        yield _counter("users_forgotten", "Users forgotten.", counters.users_forgotten)
+        yield _gauge(
+            "tombstones",
+            "Forgotten users whose replays are left out.",
+            len(service.state.tombstones),
+        )
         yield SummaryMetricFamily(
             "medianserve_ingest_latency_seconds",
             "From the handler's receipt of a request to its acceptance here.",

@@ -1,7 +1,7 @@
 """Query parameters -> typed values, or an error that names the parameter. Pure."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from state_service.errors import InvalidRequestError
@@ -24,16 +24,20 @@ def read_window_question(
     """Read `window`, `at` and, where allowed, `q`. An unknown parameter is refused: a typo in
     one must not be answered as if it had not been there.
     """  # noqa: D205 - one sentence of summary, wrapped
-    known = {"window", "at"} | ({"q"} if quantiles else set())
-    if unknown := sorted(set(query) - known):
-        raise InvalidRequestError(
-            f"unknown parameter '{unknown[0]}': known are {', '.join(sorted(known))}"
-        )
+    refuse_unknown(query, ("at", "q", "window") if quantiles else ("at", "window"))
     if len(query) > len(set(query)):  # a multi-dict has a key for each time it was given
         raise InvalidRequestError("each parameter may be given once")
     window = _number(query, "window")
     check_window(window, settings)
     return WindowQuestion(window, _number(query, "at"), _quantiles(query.get("q"), settings))
+
+
+def refuse_unknown(query: Mapping[str, str], known: Sequence[str]) -> None:
+    """Raise `InvalidRequestError` for a parameter that is not known."""
+    if unknown := sorted(set(query) - set(known)):
+        raise InvalidRequestError(
+            f"unknown parameter '{unknown[0]}': known are {', '.join(known) or 'none here'}"
+        )
 
 
 def _number(query: Mapping[str, str], name: str) -> float | None:
@@ -56,8 +60,10 @@ def _quantiles(text: str | None, settings: Settings) -> tuple[float, ...]:
         values = tuple(float(part) for part in text.split(","))
     except ValueError:
         values = (math.nan,)
-    if not all(0 <= value <= 1 for value in values) or len(values) > settings.max_quantiles:
+    too_many = len(values) > settings.max_quantiles
+    if too_many or not all(0 <= value <= 1 for value in values):
         raise InvalidRequestError(
-            f"q must be 1 to {settings.max_quantiles} numbers from 0 to 1, such as q=0.05,0.95"
+            f"q must be 1 to {settings.max_quantiles} numbers from 0 to 1, such as q=0.05,0.95",
+            limit="max_quantiles" if too_many else None,
         )
     return values

@@ -21,8 +21,11 @@ async def render_problems(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await handler(request)
     except ServiceError as error:
+        if error.limit is not None:
+            request.app[SERVICE].counters.hit(error.limit)
         return _problem(request, error.status, error.code, error.detail)
     except web.HTTPRequestEntityTooLarge:
+        request.app[SERVICE].counters.hit("max_body_bytes")
         limit = request.app[SERVICE].settings.max_body_bytes
         return _problem(request, 413, "too_large", f"the body is over {limit} bytes: send several")
     except web.HTTPException as error:

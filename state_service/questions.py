@@ -141,9 +141,13 @@ class MediansQuestion:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AllMediansQuestion:
-    """About all users. `ids`: by slot, None where nobody is. `size`: scores held."""
+    """About all users. `ids`: by slot, None where nobody is. `size`: scores held.
+
+    `detached`: slots whose scores are nobody's any more.
+    """
 
     ids: Sequence[str | None]
+    detached: Sequence[int]
     interval: Interval
     runs: Sequence[Segment | PendingRun]
     size: int
@@ -165,6 +169,7 @@ class AllMediansQuestion:
             else:
                 slots, timestamps, _ = run.columns()
                 np.add.at(counts, slots[self.interval.inside(timestamps)], 1)
+        counts[self.detached] = 0
         active = np.flatnonzero(counts)
         return active.astype(np.int32), counts[active]
 

@@ -11,27 +11,30 @@ The rules
    room.
 3. A batch counts once: a key that is remembered, or that came earlier in the same group, is
    answered with the counts of its first time.
-4. A request is taken entirely or not at all. A group is judged as one; when that fails, for lack
+4. What a forgotten user did before being forgotten is left out, if its batch tells when it was
+   received; it is counted `forgotten` and is none of the batch's counts.
+5. A request is taken entirely or not at all. A group is judged as one; when that fails, for lack
    of room say, each of its requests is judged on its own, so a refusal hits only whom it concerns.
-5. A request whose client has gone is dropped while it waits. Once its group is being committed it
+6. A request whose client has gone is dropped while it waits. Once its group is being committed it
    counts, and a repeat is recognised by its key.
 
-Between judging and applying only time passes: this is the only place that adds events, and
-forgetting makes room. So what was judged to fit still fits. Under the event clock a group's late
-events are those older than the window before the newest in the group: its requests count as having
-arrived at one moment.
+Between judging and applying only time passes: this is the only place that adds events, nobody is
+forgotten meanwhile (`recording`), and expiry makes room. So what was judged to fit still fits.
+Under the event clock a group's late events are those older than the window before the newest in the
+group: its requests count as having arrived at one moment.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, compress
 from typing import NamedTuple
 
 import aiosqlite
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from state_service.batch_keys import BatchCounts
 from state_service.errors import NotDurableError, UnavailableError
@@ -46,6 +49,9 @@ from state_service.wire import Batch
 
 log = structlog.get_logger()
 
+_INLINE_HASHES = (
+    2_048  # more users to look up among the forgotten would be felt, a microsecond each
+)
 GROUP_EVENTS = 16_384  # a group takes no further request beyond: its work is felt on the event loop
 
 
@@ -55,6 +61,7 @@ class BatchOutcome(NamedTuple):
     counts: BatchCounts
     events: int
     duplicate: bool
+    forgotten: int = 0  # events of forgotten users, left out now
 
 
 @dataclass(slots=True)
@@ -67,6 +74,9 @@ class _Request:
     @property
     def events(self) -> int:
         return sum(len(batch.timestamps) for batch in self.batches)
+
+
+_Marks = dict[Batch, NDArray[np.bool_]]  # a batch's events to be left out
 
 
 class _Plan(NamedTuple):
@@ -106,6 +116,7 @@ class Recorder:
                 f"{len(self._waiting)} requests wait to be recorded: the limit "
                 "(max_requests_in_flight)",
                 "busy",
+                limit="max_requests_in_flight",
             )
         request = _Request(batches, asyncio.get_running_loop().create_future())
         self._waiting.append(request)
@@ -117,7 +128,8 @@ class Recorder:
         while True:
             await self._changed.wait()
             if group := self._gather():
-                await self._record(group)
+                async with self.state.recording:
+                    await self._record(group)
                 await asyncio.sleep(0)  # without a commit to wait for, others get their turn here
             elif self._stopping:
                 return
@@ -143,8 +155,9 @@ class Recorder:
 
     async def _record(self, requests: list[_Request]) -> None:
         try:
+            forgotten = await self._find_forgotten(requests)
             async with self.state.changing:
-                plan = self._judge(requests)
+                plan = self._judge(requests, forgotten)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is its own request's
             if len(requests) == 1:
                 _refuse(requests, error)
@@ -157,10 +170,29 @@ class Recorder:
             return
         for request, outcomes in zip(requests, plan.outcomes, strict=True):
             self.counters.duplicates += sum(item.events for item in outcomes if item.duplicate)
+            self.counters.forgotten += sum(item.forgotten for item in outcomes)
             if not request.done.done():
                 request.done.set_result(outcomes)
 
-    def _judge(self, requests: list[_Request]) -> _Plan:
+    async def _find_forgotten(self, requests: list[_Request]) -> _Marks:
+        """Mark the events that users forgotten since had caused before."""
+        tombstones = self.state.tombstones
+        tombstones.expire(self.clock())
+        concerned = [
+            (batch, batch.received_at)
+            for request in requests
+            for batch in request.batches
+            if batch.received_at is not None and tombstones.concern(batch.received_at)
+        ]
+
+        def find() -> _Marks:
+            return {batch: tombstones.find(batch.user_ids, at) for batch, at in concerned}
+
+        if sum(len(batch.user_ids) for batch, _ in concerned) <= _INLINE_HASHES:
+            return find()
+        return await asyncio.to_thread(find)
+
+    def _judge(self, requests: list[_Request], forgotten: _Marks) -> _Plan:
         """Tell what the requests will change; changes nothing but making the room that there is."""
         now = self.clock()
         state, keys = self.state, self.state.keys
@@ -170,7 +202,9 @@ class Recorder:
             if batch.key not in fresh and keys.find(batch.key) is None:
                 fresh[batch.key] = batch
         keys.check_room(len(fresh))
-        group = self._judge_events(list(fresh.values()), now)
+        kept = [_without(batch, forgotten.get(batch)) for batch in fresh.values()]
+        group = self._judge_events(kept, now)
+        left_out = {batch.key: int(marks.sum()) for batch, marks in forgotten.items()}
         new = {seen.key: seen.counts for seen in group.seen_keys()}
         to_come = set(new)
         outcomes = []
@@ -179,7 +213,9 @@ class Recorder:
             for batch in request.batches:
                 counts = new.get(batch.key) or keys.find(batch.key)
                 assert counts is not None
-                mine.append(BatchOutcome(counts, len(batch.user_ids), batch.key not in to_come))
+                first = batch.key in to_come
+                forgotten_now = left_out.get(batch.key, 0) if first else 0
+                mine.append(BatchOutcome(counts, len(batch.user_ids), not first, forgotten_now))
                 to_come.discard(batch.key)
             outcomes.append(mine)
         return _Plan(group, list(fresh.values()), outcomes)
@@ -247,6 +283,19 @@ class Recorder:
             if batch.received_at is not None:
                 counters.timed_requests += 1
                 counters.latency_seconds_total += max(0.0, now - batch.received_at)
+
+
+def _without(batch: Batch, marks: NDArray[np.bool_] | None) -> Batch:
+    """Return a batch without the events that are marked."""
+    if marks is None or not marks.any():
+        return batch
+    kept = ~marks
+    return replace(
+        batch,
+        user_ids=list(compress(batch.user_ids, kept)),
+        timestamps=batch.timestamps[kept],
+        scores=batch.scores[kept],
+    )
 
 
 def _refuse(requests: list[_Request], error: Exception) -> None:

@@ -26,6 +26,7 @@ async def post_scores(request: web.Request) -> web.Response:
         "accepted": sum(counts.accepted for counts in fresh),
         "late": sum(counts.late for counts in fresh),
         "future": sum(counts.future for counts in fresh),
+        "forgotten": sum(outcome.forgotten for outcome in outcomes),
         "duplicates": sum(outcome.events for outcome in outcomes if outcome.duplicate),
         "batches": [
             {**outcome.counts._asdict(), "duplicate": outcome.duplicate} for outcome in outcomes

@@ -8,6 +8,7 @@ from aiohttp import web
 from state_service.app_keys import SERVICE
 from state_service.durability import durability_in_words
 from state_service.errors import NotDurableError, UnavailableError
+from state_service.settings import LIMITS
 
 routes = web.RouteTableDef()
 
@@ -29,7 +30,11 @@ async def get_stats(request: web.Request) -> web.Response:
         "future": counters.future,
         "duplicates": counters.duplicates,
         "skipped": counters.skipped,
+        "forgotten": counters.forgotten,
         "requests_refused": counters.requests_refused,
+        "limit_hits": {name: counters.limit_hits[name] for name in LIMITS},
+        "users_forgotten": counters.users_forgotten,
+        "tombstones": len(service.state.tombstones),
         "batch_keys": len(service.keys),
         "uptime_seconds": service.clock() - service.started_at,
         "phase": service.phase,
@@ -50,6 +55,15 @@ async def get_stats(request: web.Request) -> web.Response:
         "restore": dataclasses.asdict(service.restored),
     }
     return web.json_response(body=msgspec.json.encode(body))
+
+
+@routes.post("/snapshot")
+async def post_snapshot(request: web.Request) -> web.Response:
+    """Have a snapshot taken now; /stats tells when it is done."""
+    service = request.app[SERVICE]
+    service.require_ready()
+    service.start_snapshot()
+    return web.json_response({"status": "started"}, status=202)
 
 
 @routes.get("/healthz")

@@ -10,7 +10,7 @@ from state_service import wire
 from state_service.answering import answered
 from state_service.app_keys import SERVICE
 from state_service.bodies import read_body
-from state_service.parameters import read_window_question
+from state_service.parameters import read_window_question, refuse_unknown
 from state_service.service import StateService
 
 routes = web.RouteTableDef()
@@ -94,6 +94,24 @@ async def post_medians(request: web.Request) -> web.Response:
                     question.user_ids, *(column.tolist() for column in columns), strict=True
                 )
             ]
+        }
+    )
+
+
+@routes.delete(r"/users/{user_id:[^/]+}")
+async def delete_user(request: web.Request) -> web.Response:
+    """Forget a user: in memory, on disk, and what is replayed later. An unknown one too."""
+    service = request.app[SERVICE]
+    service.require_ready()
+    refuse_unknown(request.query, ())
+    user_id = _user_id(service, request)
+    with service.one_more_in_flight():
+        forgotten = await service.forget(user_id)
+    return _json(
+        {
+            "user_id": user_id,
+            "forgotten_events": forgotten.events,
+            "forgotten_at": forgotten.forgotten_at,
         }
     )
 

@@ -1,13 +1,15 @@
-"""The database's tables, and how a file of an older version becomes one of this version.
+"""The database's tables, and what makes a file one of this version or not.
 
-`PRAGMA user_version` says which version a file has. Version 1 is what the first release wrote: a
-row per segment and a row per batch key, no journal. It is migrated when the service opens it, in
-one transaction: a kill on the way leaves the old file. A newer version is refused in a sentence.
+`PRAGMA user_version` says which version a file has. A newer version is refused in a sentence. So is
+a table or a column whose name has changed, which SQLite itself does not mind: the tables'
+definitions are compared with those of this version.
 
-So is a file whose pages are broken: SQLite does not look at all of a page when it reads from it,
-and goes on with rows in the wrong order, or NULL where there was a number. Looking at every page
-costs 0.4 s a GiB, which is read at the start anyway. Neither does it mind a table or a column
-whose name has changed, so the tables' definitions are compared with those of this version.
+Why a block carries a shield: `PRAGMA secure_delete` overwrites a row that is deleted, but SQLite
+moves rows between the pages of a table, and of such a row an older copy may stay behind in a page's
+unused part. Only what lies in the tree's own pages is moved. A row's first 4 KiB at most lie there,
+the rest in pages of its own, which are overwritten whole: so each block begins with 4 KiB of zeros.
+The journal's rows are too small and too many for that; `Journal.rewrite` writes the few that are
+left anew.
 """
 
 import contextlib
@@ -15,18 +17,18 @@ import re
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-import aiosqlite
-
-from state_service.batch_keys import BatchCounts, SeenKey
 from state_service.errors import StorageError
-from state_service.formats import BLOCK_ROWS, checksum, encode_keys
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+PAGE_BYTES = 4_096  # of a file that this program creates
 MOST_BLOCKS_GONE = 1_000
 # What is counted up from here stays a number that SQLite can hold.
 GREATEST_NUMBER = 1 << 62
 
-_TABLES = """
+TABLES = """
+CREATE TABLE block (
+  number INTEGER PRIMARY KEY, crc32 INTEGER NOT NULL, shield BLOB NOT NULL, payload BLOB NOT NULL
+);
 CREATE TABLE segment (
   number INTEGER PRIMARY KEY, first_block INTEGER NOT NULL, blocks INTEGER NOT NULL
 );
@@ -41,22 +43,12 @@ INSERT INTO covered VALUES (0);
 CREATE TABLE quarantine (
   record TEXT NOT NULL, number INTEGER NOT NULL, crc32 INTEGER NOT NULL, payload BLOB NOT NULL
 );
+CREATE TABLE forgotten (user_hash BLOB PRIMARY KEY, forgotten_at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE hash_key (key BLOB NOT NULL);
+INSERT INTO hash_key VALUES (randomblob(32));
 """
-_BLOCK = """
-CREATE TABLE block (number INTEGER PRIMARY KEY, crc32 INTEGER NOT NULL, payload BLOB NOT NULL);
-"""
-# Version 1 kept a segment in one row whose payload is what a block holds today.
-_BLOCKS_OF_VERSION_1 = """
-ALTER TABLE segment RENAME TO block;
-ALTER TABLE quarantine RENAME TO quarantine_1;
-"""
-_CONTENT_OF_VERSION_1 = """
-INSERT INTO segment SELECT number, number, 1 FROM block;
-INSERT INTO quarantine SELECT 'block', number, crc32, payload FROM quarantine_1;
-DROP TABLE quarantine_1;
-"""
-_DROP_KEYS_OF_VERSION_1 = "DROP TABLE batch_key;"
-_VERSION = f"PRAGMA user_version = {SCHEMA_VERSION};"
+VERSION = f"PRAGMA user_version = {SCHEMA_VERSION};"
+INSERT_BLOCK = "INSERT INTO block VALUES (?, ?, zeroblob(4096), ?)"  # a shield of PAGE_BYTES
 
 # What a broken file makes sqlite3 raise: it decodes names and messages, and they may be broken too.
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError)
@@ -99,13 +91,21 @@ def require_covered(rows: Sequence[Sequence[object]]) -> int:
     return sequence
 
 
+def require_hash_key(rows: Sequence[Sequence[object]]) -> bytes:
+    """Return the key that the table `hash_key` holds. Raises `StorageError`."""
+    match rows:
+        case [(bytes(key),)] if len(key) == 32:
+            return key
+    raise StorageError("the table hash_key holds not one key of 32 bytes")
+
+
 def require_tables(rows: Iterable[tuple[str, str]]) -> None:
     """Raise `StorageError` unless the rows of `TABLES_QUERY` define this version's tables.
 
     Others beside them do no harm.
     """
     with contextlib.closing(sqlite3.connect(":memory:")) as fresh:
-        fresh.executescript(_BLOCK + _TABLES)
+        fresh.executescript(TABLES)
         expected = _definitions(fresh.execute(TABLES_QUERY))
     found = _definitions(rows)
     if wrong := sorted(name for name in expected if found.get(name) != expected[name]):
@@ -115,74 +115,3 @@ def require_tables(rows: Iterable[tuple[str, str]]) -> None:
 def _definitions(rows: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     """Return each table's definition in words: quotes, which renaming adds, and spaces are none."""
     return {name: re.findall(r"\w+|[^\w\s]", sql.replace('"', "")) for name, sql in rows}
-
-
-async def prepare(connection: aiosqlite.Connection, synchronous: str) -> None:
-    """Make a new file ours or migrate an old one; refuse, before writing, all others.
-
-    `synchronous` is SQLite's word for when it waits for the disk: NORMAL or FULL.
-    """
-    version = await _scalar(connection, "PRAGMA user_version")
-    require_known(version, await _scalar(connection, "SELECT count(*) FROM sqlite_master"))
-    ((found,),) = await connection.execute_fetchall("PRAGMA quick_check(1)")
-    if found != "ok":
-        raise StorageError(f"it is damaged: {' '.join(found.split())}")
-    if version == SCHEMA_VERSION:
-        await _require_tables(connection)
-    await connection.execute_fetchall("PRAGMA journal_mode = WAL")
-    await connection.execute_fetchall(f"PRAGMA synchronous = {synchronous}")
-    if version == 0:
-        await connection.executescript(f"BEGIN;{_BLOCK}{_TABLES}{_VERSION}COMMIT;")
-    elif version == 1:
-        await _migrate_from_1(connection)
-
-
-async def _migrate_from_1(connection: aiosqlite.Connection) -> None:
-    await connection.execute_fetchall("BEGIN IMMEDIATE")
-    try:
-        for statement in _statements(_BLOCKS_OF_VERSION_1, _TABLES, _CONTENT_OF_VERSION_1):
-            await connection.execute_fetchall(statement)
-        await _move_keys_of_version_1(connection)
-        for statement in _statements(_DROP_KEYS_OF_VERSION_1, _VERSION):
-            await connection.execute_fetchall(statement)
-        await _require_tables(connection)
-        await connection.execute_fetchall("COMMIT")
-    except BaseException:
-        await connection.rollback()
-        raise
-
-
-async def _move_keys_of_version_1(connection: aiosqlite.Connection) -> None:
-    number = await _scalar(
-        connection,
-        "SELECT max(n) FROM (SELECT max(number) AS n FROM block UNION ALL "
-        "SELECT max(number) FROM quarantine)",
-    )
-    query = "SELECT key, seen_at, accepted, late, future FROM batch_key ORDER BY seen_at"
-    async with connection.execute(query) as rows:
-        while some := list(await rows.fetchmany(BLOCK_ROWS)):
-            number += 1
-            seen = [SeenKey(key, seen_at, BatchCounts(*counts)) for key, seen_at, *counts in some]
-            payload = encode_keys(seen)
-            await connection.execute_fetchall(
-                "INSERT INTO block VALUES (?, ?, ?)", (number, checksum(payload), payload)
-            )
-            await connection.execute_fetchall(
-                "INSERT INTO key_set VALUES (?, 1, ?)", (number, seen[-1].seen_at)
-            )
-
-
-def _statements(*scripts: str) -> list[str]:
-    """Cut scripts up: SQLite's own `executescript` would end the transaction."""
-    parts = [part.strip() for script in scripts for part in script.split(";")]
-    return [part for part in parts if part]
-
-
-async def _require_tables(connection: aiosqlite.Connection) -> None:
-    rows = await connection.execute_fetchall(TABLES_QUERY)
-    require_tables((name, sql) for name, sql in rows)
-
-
-async def _scalar(connection: aiosqlite.Connection, query: str) -> int:
-    rows = list(await connection.execute_fetchall(query))
-    return int(rows[0][0] or 0)

@@ -106,18 +106,18 @@ class Segment:
         found, begins, counts = self.runs.find_many(slots)
         return np.repeat(found, counts), _positions(begins, counts)
 
-    def without(self, slot: int, number: int) -> "Segment | None":
-        """Return the segment but for one user's run; None when nothing is left. O(events)."""
-        begin, end = self.runs.find(slot)
-        if end - begin == len(self):
+    def without(self, slots: NDArray[np.int32], number: int) -> "Segment | None":
+        """Return the segment but for these users' runs; None when nothing is left. O(events)."""
+        mine, counts = self.slots, self.counts
+        others = ~np.isin(mine, slots)
+        if not others.any():
             return None
-        slots, counts = self.slots, self.counts
-        others = slots != slot
+        places = np.repeat(others, counts).nonzero()[0]
         return Segment._of_runs(
             number,
-            Runs.of_lengths(slots[others], counts[others]),
-            self.packed_timestamps.without(begin, end),
-            np.concatenate([self.scores[:begin], self.scores[end:]]),
+            Runs.of_lengths(mine[others], counts[others]),
+            self.packed_timestamps.take(places),
+            self.scores[places],
         )
 
     def check(self) -> None:

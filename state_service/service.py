@@ -15,7 +15,8 @@ from typing import Literal, Self
 import structlog
 
 from state_service.batch_keys import BatchKeys
-from state_service.errors import StorageError, UnavailableError
+from state_service.errors import ConflictError, StorageError, UnavailableError
+from state_service.forgetting import Forgetter, Forgotten, load_tombstones
 from state_service.journal import Journal
 from state_service.live import LiveState
 from state_service.loop_lag import LoopLag
@@ -55,7 +56,9 @@ class StateService:
     _recorder: Recorder = field(init=False)
     _snapshotter: Snapshotter = field(init=False)
     _restorer: Restorer = field(init=False)
+    _forgetter: Forgetter = field(init=False)
     _closing: asyncio.Event = field(default_factory=asyncio.Event)
+    _snapshot_wanted: asyncio.Event = field(default_factory=asyncio.Event)
 
     @classmethod
     async def open(cls, settings: Settings, clock: Callable[[], float] = time.time) -> Self:
@@ -63,13 +66,15 @@ class StateService:
         store = await Store.open(settings.database_path, settings.durability)
         try:
             snapshot_store, journal = await SnapshotStore.open(store), await Journal.open(store)
+            service = cls(settings, store, snapshot_store, journal, clock)
+            await load_tombstones(store, service.state.tombstones)
         except (*UNREADABLE, StorageError) as error:
             await store.close()
             raise StorageError(
                 f"{settings.database} cannot be used: {error}; move it away or name another file "
                 "(setting: database)"
             ) from error
-        return cls(settings, store, snapshot_store, journal, clock)
+        return service
 
     def __post_init__(self) -> None:
         def now() -> float:
@@ -81,8 +86,9 @@ class StateService:
             self.settings, self.state, self.journal, self.counters, now, self.stages
         )
         self._snapshotter = Snapshotter(
-            self.state, self.snapshot_store, self.journal, self._recorder.status, now
+            self.state, self.store, self.snapshot_store, self.journal, self._recorder.status, now
         )
+        self._forgetter = Forgetter(self.state, self.store, self._snapshotter, self.counters, now)
         self._restorer = Restorer(self.store, self.snapshot_store, self.journal, self.state, now)
 
     # --- what others look at ------------------------------------------------------------------
@@ -121,6 +127,13 @@ class StateService:
         """
         return await self._recorder.record(batches)
 
+    async def forget(self, user_id: str) -> Forgotten:
+        """Remove a user from memory and from disk, and keep replays from bringing the user back.
+
+        Raises `NotDurableError`, which says what is left, or `UnavailableError`.
+        """
+        return await self._forgetter.forget(user_id)
+
     def require_ready(self) -> None:
         """Raise `UnavailableError` unless requests can be served."""
         if self.phase == "restoring":
@@ -134,7 +147,9 @@ class StateService:
         limit = self.settings.max_requests_in_flight
         if self.requests_in_flight >= limit:
             raise UnavailableError(
-                f"{limit} requests are in flight: the limit (max_requests_in_flight)", "busy"
+                f"{limit} requests are in flight: the limit (max_requests_in_flight)",
+                "busy",
+                limit="max_requests_in_flight",
             )
         self.requests_in_flight += 1
         try:
@@ -153,6 +168,7 @@ class StateService:
         try:
             async with asyncio.TaskGroup() as tasks:  # a bug in one must not leave half a service
                 tasks.create_task(self._recorder.run())
+                tasks.create_task(self._forgetter.run())
                 tasks.create_task(self.state.keep_settled())
                 tasks.create_task(self._snapshot_at_intervals())
                 tasks.create_task(self.loop_lag.measure(self._closing))
@@ -164,19 +180,30 @@ class StateService:
         """Write what is new since the last snapshot; return whether it is on disk."""
         return await self._snapshotter.take()
 
+    def start_snapshot(self) -> None:
+        """Have a snapshot taken now. Raises `ConflictError` while one is."""
+        if self._snapshotter.running or self._snapshot_wanted.is_set():
+            raise ConflictError("a snapshot is being taken", "snapshot_running")
+        self._snapshot_wanted.set()
+
     async def _snapshot_at_intervals(self) -> None:
+        wanted = self._snapshot_wanted
         while not self._closing.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self.settings.snapshot_interval_seconds):
-                    await self._closing.wait()
-                    return
+                    await wanted.wait()
+            if self._closing.is_set():
+                return
             await self.snapshot()
+            wanted.clear()
 
     def stop(self) -> None:
         """Refuse further requests, and let `run` end once those that wait are answered."""
         self.phase = "stopping"
         self._closing.set()
+        self._snapshot_wanted.set()  # to be seen by whoever waits for the next one
         self._recorder.stop()
+        self._forgetter.stop()
         self.state.close()
 
     async def close(self) -> None:

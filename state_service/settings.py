@@ -16,6 +16,7 @@ from msgspec import Meta
 ENVIRONMENT_PREFIX = "STATE_"
 
 _WEEK = 7 * 86_400.0
+_YEAR = 366 * 86_400.0
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -82,6 +83,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             gt=0, le=_WEEK, description="time between snapshots: bounds the journal and a restart"
         ),
     ] = 5.0
+    forget_replays_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=_YEAR,
+            description="how long after a user was forgotten replays of older events are left out",
+        ),
+    ] = 86_400.0
     body_timeout_seconds: Annotated[
         float, Meta(gt=0, le=_WEEK, description="time a client has to send its body")
     ] = 10.0
@@ -104,6 +113,9 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_batch_keys: Annotated[
         int, Meta(ge=1, description="most batch keys remembered against duplicates")
     ] = 5_000_000
+    max_forgotten_users: Annotated[
+        int, Meta(ge=1, description="most forgotten users whose replays are left out; oldest go")
+    ] = 100_000
     max_requests_in_flight: Annotated[
         int, Meta(ge=1, description="requests worked on at once; more get a 503")
     ] = 256
@@ -123,6 +135,17 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def database_path(self) -> Path:
         """The database as a path."""
         return Path(self.database)
+
+
+# What is refused beyond these is counted under their names.
+LIMITS = (
+    *(
+        name
+        for name in Settings.__struct_fields__
+        if name.startswith("max_") and name != "max_future_seconds"
+    ),
+    "body_timeout_seconds",
+)
 
 
 class SettingsError(ValueError):

@@ -38,7 +38,7 @@ from state_service.formats import (
     join_blocks,
     record,
 )
-from state_service.schema import require_blocks
+from state_service.schema import INSERT_BLOCK, require_blocks
 from state_service.store import Store
 
 
@@ -175,7 +175,7 @@ class SnapshotStore:
         self._next_block = blocks.stop
         try:
             for number, row in zip(blocks, records, strict=True):
-                await self._store.write("INSERT INTO block VALUES (?, ?, ?)", number, *row)
+                await self._store.write(INSERT_BLOCK, number, *row)
         except BaseException:
             self._garbage.extend(blocks)
             raise

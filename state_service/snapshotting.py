@@ -1,4 +1,4 @@
-"""Taking a snapshot of the live state while it goes on living.
+"""Taking a snapshot of the live state while it goes on living; erasing what is not in it.
 
 The rules
 ---------
@@ -11,6 +11,8 @@ The rules
    in blocks, new keys, then the tiny commit that makes the snapshot valid (`snapshot.py` has the
    rules).
 3. After the commit the journal's rows up to S are deleted, and blocks that are no longer named.
+4. To erase is to take a snapshot and then leave nothing of what was before: neither in the
+   journal's pages, nor among damaged rows, nor in the write-ahead log.
 
 Every interleaving with the recorder comes down to whether a group was applied before the cut. If
 so, its row is at or below S and its events and keys are in this snapshot; if not, its row is above
@@ -34,6 +36,7 @@ from state_service.live import LiveState
 from state_service.segment import Segment
 from state_service.snapshot import SnapshotStore
 from state_service.status import JournalStatus, SnapshotStatus
+from state_service.store import Store
 
 log = structlog.get_logger()
 
@@ -53,6 +56,7 @@ class Snapshotter:
     """Takes snapshots, one at a time."""
 
     state: LiveState
+    database: Store
     store: SnapshotStore
     journal: Journal
     journal_status: JournalStatus
@@ -67,22 +71,50 @@ class Snapshotter:
         forgotten meanwhile.
         """
         async with self._taking:
-            began, now = time.perf_counter(), self.clock()
-            await self.state.settle()
-            cut = await self._cut(now)
             try:
-                await self.store.sweep()  # what a failed one left makes room
-                await self._write(cut)
-            except aiosqlite.Error as error:
-                self.state.keys.put_back(cut.keys)
-                self._failed(str(error))
+                covered = await self._take()
+            except aiosqlite.Error:
                 return False
-            except BaseException:
-                self.state.keys.put_back(cut.keys)
-                raise
-            self._succeeded(now, time.perf_counter() - began)
-            await self._clean_up(cut.sequence)
+            try:
+                await self._clean_up(covered)
+            except aiosqlite.Error as error:  # what is left is tried next time
+                log.error("the database cannot be cleaned up", reason=str(error))  # noqa: TRY400
             return True
+
+    async def erase(self) -> None:
+        """Take a snapshot and leave nothing on disk that is not in it or newer.
+
+        Raises `aiosqlite.Error`: then something may still be there, and the next call erases it.
+        """
+        async with self._taking:
+            await self._clean_up(await self._take())
+            await self.journal.rewrite()
+            if emptied := await self.database.empty_quarantine():
+                log.warning("damaged records were erased: whose they were is not known", n=emptied)
+            await self.database.fold_log()
+
+    @property
+    def running(self) -> bool:
+        """Whether one is being taken."""
+        return self._taking.locked()
+
+    async def _take(self) -> int:
+        """Make a new snapshot valid; return the last journal row that it covers."""
+        began, now = time.perf_counter(), self.clock()
+        await self.state.settle()
+        cut = await self._cut(now)
+        try:
+            await self.store.sweep()  # what a failed one left makes room
+            await self._write(cut)
+        except aiosqlite.Error as error:
+            self.state.keys.put_back(cut.keys)
+            self._failed(str(error))
+            raise
+        except BaseException:
+            self.state.keys.put_back(cut.keys)
+            raise
+        self._succeeded(now, time.perf_counter() - began)
+        return cut.sequence
 
     async def _cut(self, now: float) -> _Cut:
         state, windows = self.state, self.state.windows
@@ -108,12 +140,9 @@ class Snapshotter:
         await self.store.commit(cut.live, keys, cut.keys_horizon, cut.sequence)
 
     async def _clean_up(self, covered: int) -> None:
-        """Delete what the snapshot has made superfluous; what is left is tried next time."""
-        try:
-            await self.journal.cover(covered)
-            await self.store.sweep()
-        except aiosqlite.Error as error:
-            log.error("the database cannot be cleaned up", reason=str(error))  # noqa: TRY400
+        """Delete what the snapshot has made superfluous. Raises `aiosqlite.Error`."""
+        await self.journal.cover(covered)
+        await self.store.sweep()
 
     def _succeeded(self, at: float, duration_seconds: float) -> None:
         if self.status.error is not None:

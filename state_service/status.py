@@ -1,6 +1,7 @@
 """What has happened since the process started: plain numbers that /stats and /metrics read."""
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
@@ -13,10 +14,17 @@ class Counters:
     future: int = 0
     duplicates: int = 0
     skipped: int = 0
+    forgotten: int = 0  # events from before their users were forgotten, left out
+    users_forgotten: int = 0
     median_requests: int = 0
     requests_refused: int = 0
     timed_requests: int = 0
     latency_seconds_total: float = 0.0
+    limit_hits: Counter[str] = field(default_factory=Counter)  # by setting
+
+    def hit(self, limit: str, times: int = 1) -> None:
+        """Count that something was refused or given up at a limit, named by its setting."""
+        self.limit_hits[limit] += times
 
     @property
     def events_processed(self) -> int:

@@ -11,20 +11,25 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import aiosqlite
 import structlog
 
-from state_service import schema
 from state_service.errors import StorageError
+from state_service.preparing import prepare
+from state_service.schema import UNREADABLE
 
 log = structlog.get_logger()
 
 Durability = Literal["journal", "full", "snapshot"]
 
+_BUSY_TIMEOUT_MILLISECONDS = 5_000
+_FOLD_TRIES, _FOLD_PAUSE_SECONDS = 50, 0.1
+
 _COPY_ASIDE = {
-    "block": "INSERT INTO quarantine SELECT 'block', * FROM block WHERE number = ?",
+    "block": "INSERT INTO quarantine SELECT 'block', number, crc32, payload FROM block "
+    "WHERE number = ?",
     "journal": "INSERT INTO quarantine SELECT 'journal', * FROM journal WHERE sequence = ?",
 }
 _DELETE = {
@@ -36,13 +41,16 @@ _DELETE = {
 class Store:
     """One open database. Reads are plain; writes are `write` or a `transaction`."""
 
-    def __init__(self, path: Path, connection: aiosqlite.Connection, lock: IO[bytes]) -> None:
+    def __init__(
+        self, path: Path, connection: aiosqlite.Connection, lock: contextlib.ExitStack
+    ) -> None:
         self.path = path
         self._connection = connection
         self._file_lock = lock
         self._writing = asyncio.Lock()  # first come, first served
         files = (path, _log_of(path))
         self._files = {file: _identity(file) for file in files if file.exists()}
+        self._not_aside: list[tuple[str, int]] = []  # damaged rows that are still where they were
 
     @classmethod
     async def open(cls, path: Path, durability: Durability = "journal") -> Self:
@@ -54,18 +62,15 @@ class Store:
         path = _followed(path)
         lock = _lock(path)
         try:
-            # A file that cannot be opened says why here; aiosqlite's thread would say it twice.
-            with path.open("ab"):
-                pass
             connection = await aiosqlite.connect(path, isolation_level=None)
         except (OSError, aiosqlite.Error) as error:
             lock.close()
             raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
         try:
-            await schema.prepare(connection, "FULL" if durability == "full" else "NORMAL")
-        except (*schema.UNREADABLE, StorageError) as error:
-            lock.close()
+            await prepare(connection, "FULL" if durability == "full" else "NORMAL")
+        except (*UNREADABLE, StorageError) as error:
             await connection.close()
+            lock.close()
             raise StorageError(
                 f"{path} cannot be used: {error}; move it away or name another file "
                 "(setting: database)"
@@ -102,9 +107,56 @@ class Store:
                 await connection.execute_fetchall(_COPY_ASIDE[record], (number,))
                 await connection.execute_fetchall(_DELETE[record], (number,))
         except aiosqlite.Error as error:  # a full disk must not keep the rest from being served
+            self._not_aside.append((record, number))
             log.error(  # noqa: TRY400 - expected, and the reason says it all
                 "it stays where it is", record=record, number=number, reason=str(error)
             )
+
+    async def empty_quarantine(self) -> int:
+        """Erase what damaged rows hold; return how many had not been. Raises `aiosqlite.Error`.
+
+        That there were such rows remains told, or they would be missed at the next start.
+        """
+        async with self.transaction() as connection:
+            found = await connection.execute_fetchall(
+                "SELECT record, number, length(payload) FROM quarantine"
+            )
+            full: int = sum(size != 0 for *_, size in found) + len(self._not_aside)
+            if full:
+                rows = [*((record, number) for record, number, _ in found), *self._not_aside]
+                for record, number in self._not_aside:
+                    await connection.execute_fetchall(_DELETE[record], (number,))
+                # All rows anew: of one that SQLite has moved, a copy may have stayed.
+                await connection.execute_fetchall("DELETE FROM quarantine")
+                await connection.executemany(
+                    "INSERT INTO quarantine VALUES (?, ?, 0, zeroblob(0))", rows
+                )
+        self._not_aside.clear()
+        return full
+
+    async def fold_log(self) -> None:
+        """Bring all of the write-ahead log into the file and empty it. Raises `aiosqlite.Error`.
+
+        That cannot be while another program reads, a backup say: it is waited for a few seconds,
+        during which others may write.
+        """
+        for _ in range(_FOLD_TRIES):
+            async with self._writing:
+                self._require_files()
+                # Else SQLite itself would wait, and everybody with it.
+                await self._connection.execute_fetchall("PRAGMA busy_timeout = 0")
+                try:
+                    ((busy, _, _),) = await self._connection.execute_fetchall(
+                        "PRAGMA wal_checkpoint(TRUNCATE)"
+                    )
+                finally:
+                    await self._connection.execute_fetchall(
+                        f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MILLISECONDS}"
+                    )
+            if not busy:
+                return
+            await asyncio.sleep(_FOLD_PAUSE_SECONDS)
+        raise aiosqlite.OperationalError("another program reads the database: a backup or a dump?")
 
     async def delete(self, record: Literal["block", "journal"], numbers: Sequence[int]) -> None:
         """Delete a few rows, in one transaction."""
@@ -153,22 +205,24 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _lock(path: Path) -> IO[bytes]:
+def _lock(path: Path) -> contextlib.ExitStack:
     """Hold the file's lock until closed: two services would overwrite each other's segments.
 
-    The lock dies with its process, so a kill leaves nothing to clean up.
+    The lock dies with its process, so a kill leaves nothing to clean up. Locked are a file beside
+    the database, which is there before it is, and the database itself: whoever deletes the one
+    would let a second service in. SQLite's own locks are of another kind. The files must not be
+    closed before SQLite's connection is: that would end its locks, too.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(path.name + ".lock").open("ab")
-    except OSError as error:
-        raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        lock.close()
-        raise StorageError(
-            f"{path} is in use by another state service: stop it or name another file "
-            "(setting: database)"
-        ) from error
-    return lock
+    with contextlib.ExitStack() as files:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for file in (path.with_name(path.name + ".lock"), path):
+                fcntl.flock(files.enter_context(file.open("ab")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StorageError(
+                f"{path} is in use by another state service: stop it or name another file "
+                "(setting: database)"
+            ) from error
+        except OSError as error:
+            raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
+        return files.pop_all()

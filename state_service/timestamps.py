@@ -37,13 +37,8 @@ class Timestamps:
         return cls(0.0, 1.0, timestamps)
 
     def take(self, order: NDArray[np.intp]) -> "Timestamps":
-        """Return the column in another order."""
+        """Return the entries at these places, in their order."""
         return Timestamps(self.origin, self.unit, self.column[order])
-
-    def without(self, begin: int, end: int) -> "Timestamps":
-        """Return the column but for begin … end - 1."""
-        rest = np.concatenate([self.column[:begin], self.column[end:]])
-        return Timestamps(self.origin, self.unit, rest)
 
     def decoded(self, where: slice | NDArray[np.intp] = slice(None)) -> NDArray[np.float64]:
         """Return the timestamps at some places as float64."""

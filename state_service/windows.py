@@ -36,6 +36,9 @@ Why memory follows what is live: user ids are interned to small integers, *slots
 (`interning.py`). The table counts each slot's events in segments; a slot is given back when a
 dropped run took its last one and neither memtable nor pending runs hold another. That is looked
 into a bite at a time, by `expire`, so that many users leaving at once stop nobody.
+
+How a user is forgotten: the id is detached from its slot at once, so that no question finds it and
+nothing more comes under it. What lies under the slot in segments is then removed as work.
 """
 
 from collections.abc import Sequence
@@ -111,6 +114,11 @@ class Windows:
     def segments(self) -> tuple[Segment, ...]:
         """The sealed segments, by their newest timestamp. O(1)."""
         return self._store.segments
+
+    @property
+    def sealed(self) -> bool:
+        """Whether all events are in segments, and each is somebody's. O(segments)."""
+        return self._store.sealed
 
     @property
     def array_bytes(self) -> int:
@@ -193,12 +201,19 @@ class Windows:
         """
         self._store.expire(self._horizon(now))
 
-    def forget(self, user_id: str) -> int:
-        """Remove a user from memory; return how many events that were.
+    def detach(self, user_id: str) -> int:
+        """Make a user unknown for good; return how many events that were. O(memtable + pending).
 
-        Every segment the user was in is replaced by one with another number. O(events in them).
+        Their events in segments are nobody's from now on and found by no question; `next_work`
+        hands out the removal, and every segment concerned gets another number.
         """
-        return self._store.forget(user_id)
+        return self._store.detach(user_id)
+
+    def forget(self, user_id: str) -> int:
+        """`detach` a user and clean up here and now. O(events in the segments concerned)."""
+        events = self._store.detach(user_id)
+        self._store.clean()
+        return events
 
     # --- sealing and merging ------------------------------------------------------------------
 
@@ -207,7 +222,7 @@ class Windows:
         self._store.freeze()
 
     def next_work(self) -> Work | None:
-        """Hand out a pending run to sort or segments to merge, None when nothing is to do.
+        """Hand out a run to sort, a segment to clean or some to merge, None when there is none.
 
         Each run is handed out once, so several pieces can be worked on at a time. Whoever takes a
         piece brings its result to `finish`, or the piece to `abandon`. O(segments log segments).
@@ -215,7 +230,7 @@ class Windows:
         cell_seconds = self.rules.window_seconds / CELLS_A_WINDOW
         return self._store.next_work(cell_seconds)
 
-    def finish(self, work: Work, segment: Segment) -> None:
+    def finish(self, work: Work, segment: Segment | None) -> None:
         """Put a work's result in the place of its inputs.
 
         Without effect when one of them has gone meanwhile: what is left is handed out again.
@@ -228,7 +243,7 @@ class Windows:
         self._store.abandon(work)
 
     def seal(self) -> None:
-        """Freeze, and sort all that is pending here and now. O(memtable + pending events)."""
+        """Freeze, sort and clean up here and now. O(memtable + pending events)."""
         self._store.seal()
 
     def restore(
@@ -320,7 +335,11 @@ class Windows:
         """Take down a question about everybody. O(users + memtable), a few ns each."""
         interval = self._interval(now, window_seconds, at)
         return AllMediansQuestion(
-            self._store.users.ids.copy(), interval, self._store.snapshot(), self._store.live_events
+            self._store.users.ids.copy(),
+            list(self._store.users.detached),
+            interval,
+            self._store.snapshot(),
+            self._store.live_events,
         )
 
     def top_question(
@@ -370,13 +389,15 @@ class Windows:
         rules = self.rules
         if accepted and self.live_events + accepted > rules.max_live_events:
             raise CapacityError(
-                f"{rules.max_live_events} live events are held: the limit (max_live_events)"
+                f"{rules.max_live_events} live events are held: the limit (max_live_events)",
+                limit="max_live_events",
             )
         if self.active_users + accepted > rules.max_active_users:  # else there is room anyway
             newcomers = self._store.users.newcomers(list(compress(user_ids, verdicts == ACCEPTED)))
             if newcomers and self.active_users + newcomers > rules.max_active_users:
                 raise CapacityError(
-                    f"{rules.max_active_users} users are active: the limit (max_active_users)"
+                    f"{rules.max_active_users} users are active: the limit (max_active_users)",
+                    limit="max_active_users",
                 )
 
     def check(self) -> None:

@@ -174,12 +174,14 @@ def _of_shared_columns(decoded: _BinaryScores, settings: Settings) -> Scores:
 def _check_heads(batches: Sequence[_Head], settings: Settings) -> None:
     if len(batches) > settings.max_batches:
         raise TooLargeError(
-            f"{len(batches)} batches; the limit is {settings.max_batches}: send several requests"
+            f"{len(batches)} batches; the limit is {settings.max_batches}: send several requests",
+            limit="max_batches",
         )
     for number, batch in enumerate(batches):
         if not 1 <= _utf8_length(batch.key) <= settings.max_key_bytes:
             raise InvalidRequestError(
-                f"batches[{number}].key must have 1 to {settings.max_key_bytes} bytes"
+                f"batches[{number}].key must have 1 to {settings.max_key_bytes} bytes",
+                limit="max_key_bytes" if batch.key else None,
             )
 
 
@@ -229,7 +231,8 @@ def decode_medians(body: bytes, settings: Settings) -> MediansQuestion:
     if len(question.user_ids) > settings.max_lookup_users:
         raise TooLargeError(
             f"{len(question.user_ids)} users; the limit is {settings.max_lookup_users}: "
-            "ask several times"
+            "ask several times",
+            limit="max_lookup_users",
         )
     _check_user_ids(question.user_ids, "user_ids", settings.max_user_id_bytes)
     check_window(question.window, settings)
@@ -247,7 +250,10 @@ def check_window(window: float | None, settings: Settings) -> None:
 def check_user_id(user_id: str, settings: Settings) -> None:
     """Refuse a user id that no event can have."""
     if not 1 <= _utf8_length(user_id) <= settings.max_user_id_bytes:
-        raise InvalidRequestError(f"user_id must have 1 to {settings.max_user_id_bytes} bytes")
+        raise InvalidRequestError(
+            f"user_id must have 1 to {settings.max_user_id_bytes} bytes",
+            limit="max_user_id_bytes" if user_id else None,
+        )
 
 
 def _check_user_ids(user_ids: list[str], place: str, max_bytes: int) -> None:
@@ -257,7 +263,10 @@ def _check_user_ids(user_ids: list[str], place: str, max_bytes: int) -> None:
         return
     for index, user_id in enumerate(user_ids):
         if not 1 <= _utf8_length(user_id) <= max_bytes:
-            raise InvalidRequestError(f"{place}[{index}] must have 1 to {max_bytes} bytes")
+            raise InvalidRequestError(
+                f"{place}[{index}] must have 1 to {max_bytes} bytes",
+                limit="max_user_id_bytes" if user_id else None,
+            )
 
 
 def _utf8_length(text: str) -> int:

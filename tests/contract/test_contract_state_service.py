@@ -123,7 +123,7 @@ class _Walker:
             assert status == expected, body
             described = method.lower() if method.lower() in SPEC["paths"][path] else "get"
             if described not in SPEC["paths"][path]:
-                described = "post"
+                (described,) = SPEC["paths"][path]
             check_answer(
                 described,
                 path,
@@ -181,6 +181,11 @@ async def _walk(walk: _Walker) -> None:
     await walk(405, "GET", "/medians")
     assert await service.snapshot()
     await walk(200, "GET", "/stats")
+    user = "/users/{user_id}"
+    await walk(200, "DELETE", user, "/users/a")
+    await walk(200, "DELETE", user, "/users/nobody")
+    await walk(400, "DELETE", user, f"/users/{'u' * 257}")
+    await walk(405, "GET", user, "/users/a")
     await _walk_through_troubles(walk)
 
 
@@ -198,6 +203,7 @@ async def _walk_through_troubles(walk: _Walker) -> None:
     limit, service.requests_in_flight = service.requests_in_flight, 8
     await walk(503, "POST", "/scores", json={"batches": []})
     await walk(503, "POST", "/medians", json={"user_ids": []})
+    await walk(503, "DELETE", "/users/{user_id}", "/users/a")
     service.requests_in_flight = limit
     for phase in ("restoring", "stopping"):
         service.phase = phase
@@ -206,9 +212,15 @@ async def _walk_through_troubles(walk: _Walker) -> None:
         await walk(503, "POST", "/medians", data=b"")
         await walk(503, "GET", median, "/users/a/median")
         await walk(503, "GET", stats, "/users/a/stats")
+        await walk(503, "DELETE", "/users/{user_id}", "/users/a")
+        await walk(503, "POST", "/snapshot")
         await walk(200, "GET", "/stats")
         await walk(200, "GET", "/metrics")
     service.phase = "ready"
+    await walk(405, "GET", "/snapshot")
+    async with service.state.changing:  # holds the snapshot back
+        await walk(202, "POST", "/snapshot")
+        await walk(409, "POST", "/snapshot")
 
 
 async def _walk_without_the_right_token(walk: _Walker) -> None:

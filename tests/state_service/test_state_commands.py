@@ -101,6 +101,7 @@ BROKEN = {
     "UPDATE journal SET payload = 'text'": "journal row 5: its checksum is wrong",
     "DELETE FROM journal WHERE sequence = 5": "journal row 5: it is gone",
     "DELETE FROM covered": "the table covered has 0 rows",
+    "DELETE FROM hash_key": "the table hash_key holds not one key of 32 bytes",
 }
 
 
@@ -146,7 +147,7 @@ async def test_what_is_not_our_database_is_refused_in_one_sentence(
             (tmp_path / name).mkdir()
         else:
             (tmp_path / name).write_text(text)
-    for version, table in ((0, "theirs"), (1, "segment"), (2, "block"), (3, "block")):
+    for version, table in ((0, "theirs"), (1, "segment"), (2, "block"), (3, "block"), (4, "block")):
         with closing(sqlite3.connect(tmp_path / f"version {version}")) as database:
             database.executescript(f"CREATE TABLE {table} (x); PRAGMA user_version = {version}")
     for path in (*_files(tmp_path), tmp_path / "missing"):

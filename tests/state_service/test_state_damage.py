@@ -73,7 +73,7 @@ async def test_a_segment_with_blocks_that_are_not_its_own_ends_the_process_with_
     _changed(path, "DELETE FROM key_set WHERE first_block = 2")
     _changed(path, "UPDATE segment SET blocks = 2 WHERE number = 1")
     _changed(path, "DELETE FROM block WHERE number = 2")
-    _changed(path, "INSERT INTO block SELECT 2, crc32, payload FROM block WHERE number = 1")
+    _changed(path, "INSERT INTO block SELECT 2, crc32, shield, payload FROM block WHERE number = 1")
     process = await spawn("--port", "0", "--database", str(path), "--log-level", "error")
     _, stderr = await process.communicate()
     assert process.returncode == 1
@@ -131,9 +131,9 @@ async def test_tables_that_are_not_of_this_version_are_refused_in_a_sentence(
         flipped = bytearray(whole)
         flipped[place + 1] ^= 1
         path.write_bytes(flipped)
-        with pytest.raises(StorageError, match=r"not those of version 2|malformed"):
+        with pytest.raises(StorageError, match=r"not those of version 3|malformed"):
             await StateService.open(Settings(database=str(path)))
-        with pytest.raises(StorageError, match=r"not those of version 2|malformed"):
+        with pytest.raises(StorageError, match=r"not those of version 3|malformed"):
             inspect(path)
         assert path.read_bytes() == flipped
 

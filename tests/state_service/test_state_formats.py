@@ -209,10 +209,12 @@ async def test_a_real_file_can_be_read_by_its_description_alone(tmp_path: Path) 
             source.backup(copy)
     with closing(copy):
         execute = copy.execute
-        assert execute("PRAGMA user_version").fetchone() == (2,)
-        blocks = {number: row for number, *row in execute("SELECT * FROM block").fetchall()}
-        for crc32, payload in blocks.values():
+        assert execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        query = "SELECT number, crc32, payload, shield FROM block"
+        blocks = {number: row for number, *row in execute(query).fetchall()}
+        for crc32, payload, shield in blocks.values():
             assert zlib.crc32(payload) == crc32
+            assert shield == bytes(4096)
         events = []
         for _, first, count in execute("SELECT * FROM segment").fetchall():
             for number in range(first, first + count):
@@ -263,7 +265,8 @@ async def test_the_description_names_every_table_and_column(tmp_path: Path) -> N
     assert f"`PRAGMA user_version` is {SCHEMA_VERSION}." in text
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
-        assert tables == {"block", "segment", "key_set", "journal", "covered", "quarantine"}
+        names = {"block", "segment", "key_set", "journal", "covered", "quarantine"}
+        assert tables == names | {"forgotten", "hash_key"}
         for table in tables:
             (line,) = re.findall(rf"^{table} +.*", text, re.MULTILINE)
             for column in database.execute(f"PRAGMA table_info({table})").fetchall():

@@ -29,6 +29,7 @@ async def test_it_tells_what_became_of_every_event(tmp_path: Path) -> None:
             "accepted": 3,
             "late": 1,
             "future": 1,
+            "forgotten": 0,
             "duplicates": 0,
             "batches": [
                 {"accepted": 2, "late": 1, "future": 1, "duplicate": False},

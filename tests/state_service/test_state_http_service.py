@@ -109,7 +109,7 @@ async def test_metrics_agree_with_the_statistics(tmp_path: Path) -> None:
             for family in text_string_to_metric_families(text)
             for sample in family.samples
         }
-        for outcome in ("accepted", "late", "future", "duplicates", "skipped"):
+        for outcome in ("accepted", "late", "future", "duplicates", "skipped", "forgotten"):
             assert samples["events_total", outcome] == stats[outcome]
         for metric, name in [
             ("ingest_requests_total", "ingest_requests"),
@@ -197,6 +197,8 @@ async def test_more_requests_at_once_than_the_limit_are_told_to_wait(tmp_path: P
         ("DELETE", "/medians", "POST"),
         ("POST", "/stats", "GET,HEAD"),
         ("PUT", "/users/u/median", "GET,HEAD"),
+        ("GET", "/users/u", "DELETE"),
+        ("GET", "/snapshot", "POST"),
     ],
 )
 async def test_another_method_is_refused_and_the_right_one_named(
@@ -209,7 +211,7 @@ async def test_another_method_is_refused_and_the_right_one_named(
 
 async def test_an_address_without_anything_is_not_found(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
-        for path in ("/", "/score", "/users", "/users/u", "/users/a/b/median", "/stats/"):
+        for path in ("/", "/score", "/users", "/users/a/b/median", "/stats/"):
             answer = await server.problem("GET", path, 404, "not_found")
             assert "/docs" in answer.body["detail"]
 

@@ -35,6 +35,10 @@ class _Windows:
         self.frozen = 0
 
     @property
+    def sealed(self) -> bool:
+        return not (self.pending or self.in_work)
+
+    @property
     def live_events(self) -> int:
         return len(self.pending) + len(self.in_work) + len(self.segments)
 

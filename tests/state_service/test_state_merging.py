@@ -47,6 +47,7 @@ def test_nothing_is_merged_beyond_the_bound_of_one_piece() -> None:
 def test_a_merge_loses_nothing() -> None:
     parts = (_segment(1, 100.0), _segment(2, 5000.0, 7), _segment(3, 2.0**-30, 1))
     result = Work(9, parts).run()
+    assert result is not None
     result.check()
     assert result.number == 9
     before = sorted(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from state_service.errors import StorageError
+from state_service.schema import SCHEMA_VERSION
 from state_service.store import Store
 from tests.state_service.state_support import batch, serving
 
@@ -72,7 +73,7 @@ async def test_a_file_of_version_1_gives_the_same_answers(tmp_path: Path) -> Non
                 {"accepted": 3, "late": 0, "future": 0, "duplicate": True},
             ]
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
-        assert database.execute("PRAGMA user_version").fetchone() == (2,)
+        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
         rows = database.execute("SELECT * FROM quarantine ORDER BY number").fetchall()
         assert rows == [("block", 5, 2, b"\x01"), ("block", 8, 1, b"\x00")]
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -100,3 +101,84 @@ async def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) 
     with closing(sqlite3.connect(path)) as database:
         assert list(database.iterdump()) == before
         assert database.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+# As the releases with version 2 created it.
+VERSION_2 = """
+CREATE TABLE block (number INTEGER PRIMARY KEY, crc32 INTEGER NOT NULL, payload BLOB NOT NULL);
+CREATE TABLE segment (
+  number INTEGER PRIMARY KEY, first_block INTEGER NOT NULL, blocks INTEGER NOT NULL
+);
+CREATE TABLE key_set (
+  first_block INTEGER PRIMARY KEY, blocks INTEGER NOT NULL, newest_seen_at REAL NOT NULL
+);
+CREATE TABLE journal (
+  sequence INTEGER PRIMARY KEY, crc32 INTEGER NOT NULL, payload BLOB NOT NULL
+);
+CREATE TABLE covered (sequence INTEGER NOT NULL);
+CREATE TABLE quarantine (
+  record TEXT NOT NULL, number INTEGER NOT NULL, crc32 INTEGER NOT NULL, payload BLOB NOT NULL
+);
+PRAGMA user_version = 2;
+PRAGMA journal_mode = WAL;
+PRAGMA secure_delete = OFF;
+"""
+CARRIED = ("segment", "key_set", "covered", "journal", "quarantine")
+
+
+async def _make_version_2(folder: Path) -> Path:
+    """Return a file as a release with version 2 leaves it, with deleted rows in its gaps."""
+    async with serving(folder / "new") as server:
+        for number in range(5):
+            await server.record(batch(f"k{number}", ["ann", "bob"] * 300, [0.5, 0.25] * 300))
+            assert await server.service.snapshot()
+        await server.record(batch("journalled", ["ann"], [7.0]))
+        path = folder / "state.db"
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            database.executescript(VERSION_2)
+            database.execute("ATTACH ? AS new", (str(folder / "new" / "state.db"),))
+            database.execute("INSERT INTO block SELECT number, crc32, payload FROM new.block")
+            for table in CARRIED:
+                database.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")  # noqa: S608
+            database.execute("INSERT INTO quarantine VALUES ('block', 99, 1, x'00')")
+            for number in range(1000, 1100):
+                row = (number, 1, b"what was deleted" * (1 + number % 7 * 100))
+                database.execute("INSERT INTO block VALUES (?, ?, ?)", row)
+            database.execute("DELETE FROM block WHERE number >= 1000")
+    assert b"what was deleted" in path.read_bytes()
+    return path
+
+
+async def test_a_file_of_version_2_gives_the_same_answers_and_loses_what_was_deleted(
+    tmp_path: Path,
+) -> None:
+    path = await _make_version_2(tmp_path)
+    for _ in range(2):
+        async with serving(tmp_path) as server:
+            server.service.windows.check()
+            items = (await server.post("/medians", {"user_ids": ["ann", "bob"]}))["items"]
+            assert [item["count"] for item in items] == [1501, 1500]
+            assert [item["median"] for item in items] == [0.5, 0.25]
+            assert (await server.record(batch("journalled", ["x"], [1])))["duplicates"] == 1
+            assert server.service.restored.damaged_blocks == 0
+        assert b"what was deleted" not in path.read_bytes()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert database.execute("SELECT * FROM quarantine").fetchall() == [
+            ("block", 99, 1, b"\x00")
+        ]
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+async def test_a_migration_from_version_2_that_fails_leaves_the_file_as_it_was(
+    tmp_path: Path,
+) -> None:
+    path = await _make_version_2(tmp_path)
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE hash_key (theirs)")  # in the way
+        before = list(database.iterdump())
+    with pytest.raises(StorageError, match="hash_key already exists"):
+        await Store.open(path)
+    with closing(sqlite3.connect(path)) as database:
+        assert list(database.iterdump()) == before
+        assert database.execute("PRAGMA user_version").fetchone() == (2,)

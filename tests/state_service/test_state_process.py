@@ -106,6 +106,20 @@ async def test_a_second_service_on_the_same_file_ends_with_one_sentence(tmp_path
         pass  # a killed service leaves no lock behind
 
 
+async def test_a_second_service_is_refused_also_when_the_lock_file_is_gone(tmp_path: Path) -> None:
+    async with launched(tmp_path) as first:
+        (tmp_path / "state.db.lock").unlink()
+        process = await spawn("--port", "0", "--database", str(tmp_path / "state.db"))
+        _, stderr = await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode == 1
+        assert "in use by another state service" in stderr.decode()
+        assert stderr.count(b"\n") == 1
+        await _record_some(first, "one")
+        assert (await first.stop(signal.SIGTERM))[0] == 0
+    async with launched(tmp_path) as again:
+        assert (await again.get("/stats"))["live_events"] == 1000
+
+
 async def test_an_address_of_another_machine_ends_it_with_one_sentence(tmp_path: Path) -> None:
     process = await spawn(
         *("--host", "203.0.113.1", "--port", "0", "--log-level", "error"),

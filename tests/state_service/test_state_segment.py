@@ -45,7 +45,7 @@ def test_offsets_follow_the_users_there_are_and_not_the_slots() -> None:
 
 @given(st.lists(any_slots, min_size=1, max_size=30), any_slots)
 def test_a_segment_without_a_user_holds_all_others(slots: list[int], leaver: int) -> None:
-    rest = _segment(slots).without(leaver, 8)
+    rest = _segment(slots).without(np.array([leaver], np.int32), 8)
     kept = [slot for slot in slots if slot != leaver]
     if not kept:
         assert rest is None

@@ -179,6 +179,10 @@ class _Machine(RuleBasedStateMachine):
         while self.works:
             work = self.works.pop()
             self.windows.finish(work, work.run())
+        self.windows.freeze()
+        while (work := self.windows.next_work()) is not None:
+            self.windows.finish(work, work.run())
+        assert self.windows.sealed
 
     @rule()
     def expire(self) -> None:
@@ -195,6 +199,16 @@ class _Machine(RuleBasedStateMachine):
         self.accepted = [event for event in self.accepted if event[0] != user]
         self.doubtful = [event for event in self.doubtful if event[0] != user]
         assert self.windows.forget(user) == 0
+
+    @rule(user=users)
+    def detach(self, user: str) -> None:
+        """Forget a user; what lies in segments is removed by whoever does the next work."""
+        known = sum(name == user for name, _, _ in self.accepted)
+        doubtful = sum(name == user for name, _, _ in self.doubtful)
+        assert known <= self.windows.detach(user) <= known + doubtful
+        self.accepted = [event for event in self.accepted if event[0] != user]
+        self.doubtful = [event for event in self.doubtful if event[0] != user]
+        assert self.windows.detach(user) == 0
 
     @rule()
     def restart(self) -> None:
