@@ -17,6 +17,16 @@ from chaos.target import TargetError
 
 _WINDOW_SECONDS, _SOAK_WINDOW_SECONDS = 7200.0, 300.0
 _SEED_BITS = 32
+_PROGRAMS = ("STATE_", "HANDLER_", "TS_")
+
+
+def _settings(value: list[str] | None) -> list[str] | None:
+    for item in value or []:
+        if not item.startswith(_PROGRAMS) or "=" not in item:
+            raise typer.BadParameter(
+                f"{item} is not NAME=VALUE with a NAME of {', '.join(_PROGRAMS)}"
+            )
+    return value
 
 
 def main(  # noqa: PLR0913 - typer makes each option from a parameter
@@ -48,6 +58,12 @@ def main(  # noqa: PLR0913 - typer makes each option from a parameter
         float | None,
         typer.Option(
             min=1, help="seconds; a run with faults must end within it (7,200; a soak's 300)"
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=_settings, help="NAME=VALUE, a variable of the stack's programs; repeatable"
         ),
     ] = None,
     tmpfs: Annotated[
@@ -88,6 +104,7 @@ def main(  # noqa: PLR0913 - typer makes each option from a parameter
         senders=senders,
         workers=workers,
         window_seconds=window or (_SOAK_WINDOW_SECONDS if soak else _WINDOW_SECONDS),
+        settings=dict(item.split("=", 1) for item in setting or []),
         tmpfs=tmpfs,
         keep=keep,
     )

@@ -45,12 +45,14 @@ class Tally:
     wrong_answers: int = 0
     examples: list[str] = field(default_factory=list)
     longest_outage_seconds: float = 0.0
+    round_outage_seconds: float = 0.0  # the longest since somebody set it to 0
     acknowledged_at: float = -math.inf  # monotonic, the last time
 
     def acknowledge(self, recorded: str, now: float) -> None:
         """Note an answer of 200 at `now`, monotonic."""
         if self.acknowledged:
             gap = now - self.acknowledged_at
+            self.round_outage_seconds = max(self.round_outage_seconds, gap)
             self.longest_outage_seconds = max(self.longest_outage_seconds, gap)
         self.acknowledged += 1
         self.acknowledged_at = now

@@ -103,7 +103,7 @@ def _examples(
     what: str, timestamps: NDArray[np.float64], users: NDArray[np.int32]
 ) -> Iterator[str]:
     for timestamp, user in zip(timestamps[:_EXAMPLES], users[:_EXAMPLES], strict=True):
-        yield f"{what}: the event of user {user} at {timestamp!r}"
+        yield f"{what}: the event of user {user} at {float(timestamp)!r}"
 
 
 def _judge_unacknowledged(

@@ -1,6 +1,5 @@
 """What a run has found, for people and for programs."""
 
-from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -14,13 +13,21 @@ from chaos.oracle import Verdict
 
 
 @dataclass(slots=True)
+class Injected:
+    """How often a kind of fault came, and the longest outage of a round that had it."""
+
+    times: int = 0
+    longest_outage_seconds: float = 0.0
+
+
+@dataclass(slots=True)
 class Report:
     """One run. `errors` has what went wrong besides what the verdict counts, a sentence each."""
 
     seed: int
     rounds: int = 0
     seconds: float = 0.0
-    faults: Counter[str] = field(default_factory=Counter)
+    faults: dict[str, Injected] = field(default_factory=dict)
     not_injected: list[str] = field(default_factory=list)
     stack_starts: int = 0
     slowest_return_seconds: float = 0.0
@@ -49,7 +56,7 @@ class Report:
 def show(report: Report, console: Console) -> None:
     """Print the tables."""
     if report.faults:
-        console.print(_two_columns("faults injected", report.faults.most_common()))
+        console.print(_faults_table(report.faults))
     console.print(_two_columns("load", _load_rows(report)))
     if report.verdict is not None:
         console.print(_two_columns("verdict", _verdict_rows(report.verdict)))
@@ -68,7 +75,8 @@ def _load_rows(report: Report) -> list[tuple[str, object]]:
     load = report.load
     failed = ", ".join(f"{count:,} x {what}" for what, count in load.attempts_failed.most_common())
     return [
-        ("rounds, faults", f"{report.rounds}, {report.faults.total()}"),
+        ("rounds", report.rounds),
+        ("faults", sum(kind.times for kind in report.faults.values())),
         ("seconds", f"{report.seconds:.0f}"),
         ("requests", load.requests),
         ("acknowledged", load.acknowledged),
@@ -98,7 +106,17 @@ def _verdict_rows(verdict: Verdict) -> list[tuple[str, object]]:
     ]
 
 
-def _two_columns(title: str, rows: "list[tuple[str, object]] | list[tuple[str, int]]") -> Table:
+def _faults_table(faults: dict[str, Injected]) -> Table:
+    table = Table(title="faults injected", title_justify="left")
+    table.add_column("kind")
+    table.add_column("times", justify="right")
+    table.add_column("longest outage of a round with it, s", justify="right")
+    for kind, found in sorted(faults.items()):
+        table.add_row(kind, str(found.times), f"{found.longest_outage_seconds:.1f}")
+    return table
+
+
+def _two_columns(title: str, rows: list[tuple[str, object]]) -> Table:
     table = Table(title=title, show_header=False, title_justify="left")
     table.add_column()
     table.add_column(justify="right")

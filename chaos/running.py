@@ -23,7 +23,7 @@ from chaos.management import Management
 from chaos.memory import Memory
 from chaos.oracle import judge
 from chaos.proxy import Proxy
-from chaos.reporting import Report
+from chaos.reporting import Injected, Report
 from chaos.schedule import Fault, Kind, Round, deal
 from chaos.target import Target, TargetError, free_ports
 from generator.client import client_session
@@ -32,7 +32,7 @@ _READY_SECONDS = 120.0
 _RETURN_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _ATTEMPT_SECONDS = 5.0  # far above the handler's own patience of 2 s
-_MANAGEMENT_ANSWER_SECONDS = 60.0  # registering waits for the first worker
+_ANSWER_SECONDS = 60.0  # to a question, or an order: registering waits for the first worker
 _DISK_MIB = 1024
 _HISTORY_SECONDS = 120.0  # how long after the end every event of the window can still be asked for
 _PROGRESS_SECONDS = 10.0
@@ -55,6 +55,7 @@ class Options:
     senders: int
     workers: int
     window_seconds: float
+    settings: dict[str, str]
     tmpfs: bool
     keep: Path | None  # folder for the stack's files, logs among them
 
@@ -126,13 +127,15 @@ async def _scene(options: Options, report: Report, tell: Tell) -> AsyncIterator[
             "STATE_WINDOW_SECONDS": str(options.window_seconds),
             "STATE_HISTORY_SECONDS": str(_HISTORY_SECONDS),
             "TS_DEFAULT_WORKERS_PER_MODEL": str(options.workers),
+            **options.settings,
         }
         target = exits.enter_context(Target(ports, var, store, ARCHIVES.values(), settings))
         sending = await exits.enter_async_context(
             client_session(_ATTEMPT_SECONDS, options.senders, None)
         )
+        # Not as a client of events: TorchServe's management would read JSON where there is none.
         session = await exits.enter_async_context(
-            client_session(_MANAGEMENT_ANSWER_SECONDS, 16, None)
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_ANSWER_SECONDS))
         )
         load = Load(
             sending,
@@ -153,7 +156,7 @@ async def _until_ready(scene: _Scene) -> None:
     while True:
         with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
             async with scene.session.post(
-                scene.target.prediction_url, data=b"[]", timeout=aiohttp.ClientTimeout(5)
+                scene.target.prediction_url, json=[], timeout=aiohttp.ClientTimeout(5)
             ) as response:
                 if response.status == 200:
                     return
@@ -177,10 +180,16 @@ async def _rounds(scene: _Scene, loading: asyncio.Task[None]) -> None:
     for number, each in enumerate(rounds, 1):
         await asyncio.sleep(each.pause_seconds)
         began = time.monotonic()
+        report.load.round_outage_seconds = 0.0
         await asyncio.gather(*(_inject(injector, fault, report) for fault in each.faults))
         report.rounds = number
         ended = time.monotonic()
         back = await _until_back(scene, loading)
+        for kind in {fault.kind.value for fault in each.faults} & report.faults.keys():
+            worst = report.faults[kind].longest_outage_seconds
+            report.faults[kind].longest_outage_seconds = max(
+                worst, report.load.round_outage_seconds
+            )
         report.slowest_return_seconds = max(report.slowest_return_seconds, back - ended)
         scene.tell(_progress(scene, number, each, ended - began, back - ended))
 
@@ -191,7 +200,7 @@ async def _inject(injector: Injector, fault: Fault, report: Report) -> None:
     except NotInjectedError as error:
         report.not_injected.append(f"{fault}: {error}")
     else:
-        report.faults[fault.kind.value] += 1
+        report.faults.setdefault(fault.kind.value, Injected()).times += 1
 
 
 async def _until_back(scene: _Scene, loading: asyncio.Task[None]) -> float:
