@@ -11,7 +11,8 @@ import typer
 from rich.console import Console
 
 from chaos.reporting import show
-from chaos.running import Options, run
+from chaos.running import run
+from chaos.scene import Options
 from chaos.schedule import Kind, deal
 from chaos.target import TargetError
 

@@ -66,6 +66,10 @@ class Injector:
         await asyncio.to_thread(self._target.kill_everything)
         self._target.start()
 
+    async def _restart(self, _fault: Fault) -> None:
+        await asyncio.to_thread(self._target.stop)
+        self._target.start()
+
     async def _kill(self, candidates: Callable[[], list[psutil.Process]]) -> None:
         while not send_signal(await self._found(candidates), signal.SIGKILL):
             pass
@@ -143,6 +147,7 @@ class Injector:
         Kind.KILL_STATE: _kill_state,
         Kind.KILL_SUPERVISOR: _kill_supervisor,
         Kind.KILL_STACK: _kill_stack,
+        Kind.RESTART: _restart,
         Kind.STOP_STATE: _stop_state,
         Kind.CUT: _trouble,
         Kind.DELAY: _trouble,

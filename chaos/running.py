@@ -2,93 +2,45 @@
 
 import asyncio
 import contextlib
-import math
-import secrets
-import shutil
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import aiohttp
 
-from chaos.archives import ARCHIVES, build_store, model
-from chaos.book import Book
-from chaos.client import Load
-from chaos.disk import SmallDisk, small_disk
+from chaos.archives import ARCHIVES
 from chaos.evidence import EvidenceError, ask_users, dump, wait_until_quiet
 from chaos.faults import Injector, NotInjectedError
 from chaos.management import Management
 from chaos.memory import Memory
-from chaos.oracle import judge
-from chaos.proxy import Proxy
+from chaos.oracle import Verdict, judge
 from chaos.reporting import Injected, Report
+from chaos.scene import HISTORY_SECONDS, Options, Scene, Tell, open_scene
 from chaos.schedule import Fault, Kind, Round, deal
-from chaos.target import Target, TargetError, free_ports
-from generator.client import client_session
+from chaos.target import TargetError
 
 _READY_SECONDS = 120.0
 _RETURN_SECONDS = 60.0
 _POLL_SECONDS = 0.1
-_ATTEMPT_SECONDS = 5.0  # far above the handler's own patience of 2 s
-_ANSWER_SECONDS = 60.0  # to a question, or an order: registering waits for the first worker
-_DISK_MIB = 1024
-_HISTORY_SECONDS = 120.0  # how long after the end every event of the window can still be asked for
 _PROGRESS_SECONDS = 10.0
-
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What one run is asked to do; a run with `soak_seconds` has no faults."""
-
-    seed: int
-    rounds: int
-    seconds_between: float
-    kinds: tuple[Kind, ...]
-    soak_seconds: float
-    events_per_second: float
-    events_per_request: int
-    users: int
-    senders: int
-    workers: int
-    window_seconds: float
-    settings: dict[str, str]
-    tmpfs: bool
-    keep: Path | None  # folder for the stack's files, logs among them
-
-
-@dataclass(frozen=True, slots=True)
-class _Scene:
-    """All that takes part in a run."""
-
-    options: Options
-    report: Report
-    target: Target
-    proxy: Proxy
-    disk: SmallDisk | None
-    book: Book
-    load: Load
-    session: aiohttp.ClientSession  # for questions, and for the management API
-    tell: Tell
+_COMPARE_AGAIN_SECONDS = 2.0
 
 
 async def run(options: Options, tell: Tell) -> Report:
-    """Do the run. Raises `TargetError` when the stack does not start at all."""
+    """Do the run. Raises `TargetError` when the stack does not start in the first place."""
     report = Report(options.seed, events_per_request=options.events_per_request)
     began = time.monotonic()
-    async with _scene(options, report, tell) as scene:
+    async with open_scene(options, report, tell) as scene:
         tell("starting the stack")
         scene.target.start()
         await _until_ready(scene)
         loading = asyncio.create_task(scene.load.run())
         try:
-            if options.soak_seconds:
-                await _soak(scene, loading)
-            else:
-                await _rounds(scene, loading)
+            try:
+                if options.soak_seconds:
+                    await _soak(scene, loading)
+                else:
+                    await _rounds(scene, loading)
+            except TargetError as error:
+                report.errors.append(str(error))
             await _settle(scene, loading)
         finally:
             loading.cancel()
@@ -100,57 +52,7 @@ async def run(options: Options, tell: Tell) -> Report:
     return report
 
 
-@contextlib.asynccontextmanager
-async def _scene(options: Options, report: Report, tell: Tell) -> AsyncIterator[_Scene]:
-    run_name = secrets.token_hex(4)
-    tell("packing the model in two versions")
-    score = await asyncio.to_thread(model)
-    book = Book(options.seed, options.users, options.events_per_request, score, f"c{run_name}")
-    async with contextlib.AsyncExitStack() as exits:
-        folder = options.keep or Path(
-            exits.enter_context(tempfile.TemporaryDirectory(prefix="chaos-"))
-        )
-        folder = folder.resolve()
-        var = folder / "var"
-        var.mkdir(parents=True, exist_ok=True)
-        wanted = options.tmpfs and Kind.FULL_DISK in options.kinds and not options.soak_seconds
-        disk = exits.enter_context(small_disk(var, _DISK_MIB)) if wanted else None
-        if options.keep is not None and disk is not None:  # its disk goes when the run ends
-            exits.callback(shutil.copytree, var, folder / "kept", dirs_exist_ok=True)
-        store = folder / "store"
-        await asyncio.to_thread(build_store, store)
-        ports = free_ports()
-        state_port = ports.addresses.state.port
-        proxy = await exits.enter_async_context(Proxy(state_port + 1, state_port))
-        settings = {
-            "HANDLER_STATE_URL": proxy.url,
-            "STATE_WINDOW_SECONDS": str(options.window_seconds),
-            "STATE_HISTORY_SECONDS": str(_HISTORY_SECONDS),
-            "TS_DEFAULT_WORKERS_PER_MODEL": str(options.workers),
-            **options.settings,
-        }
-        target = exits.enter_context(Target(ports, var, store, ARCHIVES.values(), settings))
-        sending = await exits.enter_async_context(
-            client_session(_ATTEMPT_SECONDS, options.senders, None)
-        )
-        # Not as a client of events: TorchServe's management would read JSON where there is none.
-        session = await exits.enter_async_context(
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_ANSWER_SECONDS))
-        )
-        load = Load(
-            sending,
-            target.prediction_url,
-            book,
-            requests_per_second=options.events_per_second / options.events_per_request,
-            senders=options.senders,
-            catch_up_seconds=math.inf if options.soak_seconds else 0.0,
-            run=run_name,
-        )
-        report.load = load.tally
-        yield _Scene(options, report, target, proxy, disk, book, load, session, tell)
-
-
-async def _until_ready(scene: _Scene) -> None:
+async def _until_ready(scene: Scene) -> None:
     """Wait until a prediction is answered. Raises `TargetError` with the end of the log."""
     deadline = time.monotonic() + _READY_SECONDS
     while True:
@@ -169,7 +71,7 @@ async def _until_ready(scene: _Scene) -> None:
 # --- breaking -------------------------------------------------------------------------------------
 
 
-async def _rounds(scene: _Scene, loading: asyncio.Task[None]) -> None:
+async def _rounds(scene: Scene, loading: asyncio.Task[None]) -> None:
     options, report = scene.options, scene.report
     kinds = [kind for kind in options.kinds if kind is not Kind.FULL_DISK or scene.disk]
     if scene.disk is None and Kind.FULL_DISK in options.kinds:
@@ -203,7 +105,7 @@ async def _inject(injector: Injector, fault: Fault, report: Report) -> None:
         report.faults.setdefault(fault.kind.value, Injected()).times += 1
 
 
-async def _until_back(scene: _Scene, loading: asyncio.Task[None]) -> float:
+async def _until_back(scene: Scene, loading: asyncio.Task[None]) -> float:
     """Wait until a request is acknowledged again; return when. Raises `TargetError` after 60 s."""
     began = time.monotonic()
     while scene.load.tally.acknowledged_at < began:
@@ -218,7 +120,7 @@ async def _until_back(scene: _Scene, loading: asyncio.Task[None]) -> float:
     return scene.load.tally.acknowledged_at
 
 
-def _progress(scene: _Scene, number: int, each: Round, lasted: float, back: float) -> str:
+def _progress(scene: Scene, number: int, each: Round, lasted: float, back: float) -> str:
     load = scene.load.tally
     return (
         f"{number:>4}/{scene.options.rounds}  {each} (took {lasted:.1f} s, back after {back:.1f} s;"
@@ -226,11 +128,11 @@ def _progress(scene: _Scene, number: int, each: Round, lasted: float, back: floa
     )
 
 
-async def _soak(scene: _Scene, loading: asyncio.Task[None]) -> None:
+async def _soak(scene: Scene, loading: asyncio.Task[None]) -> None:
     """Let the load run, with an eye on the memory of each process."""
     memory = Memory(scene.target.resident_mib)
     watching = asyncio.create_task(memory.watch())
-    keep_seconds = scene.options.window_seconds + _HISTORY_SECONDS
+    keep_seconds = scene.options.window_seconds + HISTORY_SECONDS
     began = time.monotonic()
     try:
         while (elapsed := time.monotonic() - began) < scene.options.soak_seconds:
@@ -252,7 +154,7 @@ async def _soak(scene: _Scene, loading: asyncio.Task[None]) -> None:
 # --- looking --------------------------------------------------------------------------------------
 
 
-async def _settle(scene: _Scene, loading: asyncio.Task[None]) -> None:
+async def _settle(scene: Scene, loading: asyncio.Task[None]) -> None:
     """Send no more; wait until all that was sent is acknowledged, and until all is quiet."""
     scene.load.stop()
     await asyncio.wait([loading], timeout=_RETURN_SECONDS)
@@ -267,20 +169,34 @@ async def _settle(scene: _Scene, loading: asyncio.Task[None]) -> None:
         )
 
 
-async def _verify(scene: _Scene) -> None:
-    """Compare what was sent with what is answered and with what is on disk."""
+async def _verify(scene: Scene) -> None:
+    """Compare what was sent with what is answered and with what is on disk.
+
+    What was answered "spooled" is given its time: the handlers may be about to try again.
+    """
     scene.tell("comparing every event and every user")
-    at = time.time()
-    oldest = at - scene.options.window_seconds
+    deadline = time.monotonic() + _RETURN_SECONDS
     try:
-        answers = await ask_users(scene.session, scene.target.addresses.state.url, scene.book, at)
-        held = await dump(scene.target.database, scene.book, oldest)
+        while True:
+            scene.report.verdict = verdict = await _compare(scene)
+            if not (verdict.lost and scene.load.tally.recorded["spooled"]):
+                return
+            if time.monotonic() > deadline:
+                return
+            await asyncio.sleep(_COMPARE_AGAIN_SECONDS)
     except (EvidenceError, aiohttp.ClientError, OSError, TimeoutError) as error:
         scene.report.errors.append(f"what is held cannot be compared: {error!r}")
-        return
-    scene.report.verdict = judge(scene.book.issued(oldest), held, answers)
 
 
-def _stop(scene: _Scene) -> None:
+async def _compare(scene: Scene) -> Verdict:
+    at = time.time()
+    oldest = at - scene.options.window_seconds
+    state_url = scene.target.addresses.state.url
+    answers = await ask_users(scene.session, state_url, scene.book, at)
+    held = await dump(scene.target.database, scene.book, oldest)
+    return judge(scene.book.issued(oldest), held, answers)
+
+
+def _stop(scene: Scene) -> None:
     if scene.target.runs() and (status := scene.target.stop()):
         scene.report.errors.append(f"the stack ends with status {status} when it is asked to stop")

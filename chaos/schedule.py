@@ -20,6 +20,7 @@ class Kind(StrEnum):
     KILL_STATE = "kill-state"
     KILL_SUPERVISOR = "kill-supervisor"
     KILL_STACK = "kill-stack"
+    RESTART = "restart"
     STOP_STATE = "stop-state"
     CUT = "cut"
     DELAY = "delay"
@@ -50,6 +51,7 @@ _SPECS = {
     Kind.KILL_STATE: _Spec("process", "kill -9 the state service"),
     Kind.KILL_SUPERVISOR: _Spec("process", "kill -9 supervisord, start the stack again"),
     Kind.KILL_STACK: _Spec("process", "kill -9 the whole stack, start it again"),
+    Kind.RESTART: _Spec("process", "stop the stack in good order, start it again"),
     Kind.STOP_STATE: _Spec("process", "stop the state service for {seconds:.1f} s", (1.0, 6.0)),
     Kind.CUT: _Spec("link", "cut the connection for {seconds:.1f} s", (1.0, 4.0)),
     Kind.DELAY: _Spec(
@@ -70,7 +72,7 @@ _SPECS = {
     Kind.SWALLOW_ANSWER: _Spec(
         "link", "pass requests, swallow answers for {seconds:.1f} s", (1.0, 4.0)
     ),
-    Kind.FULL_DISK: _Spec("disk", "fill the disk for {seconds:.1f} s", (1.0, 5.0)),
+    Kind.FULL_DISK: _Spec("disk", "fill the disk for {seconds:.1f} s", (2.0, 8.0)),
     Kind.FILE_LIMIT: _Spec(
         "disk",
         "no file of ours beyond {amount:,.0f} bytes for {seconds:.1f} s",

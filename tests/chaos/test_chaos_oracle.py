@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chaos.book import BLOCK_REQUESTS, Issued
+from chaos.memory import Course, course_of
 from chaos.oracle import Held, UserAnswer, Verdict, expected_answer, judge
 from tests.chaos.chaos_support import NOW, answers_to, everything_held, picked, some_book, without
 
@@ -162,3 +163,9 @@ def test_a_book_sends_what_it_expects() -> None:
     assert request.scores.tolist() == book.issued().scores.tolist()
     assert book.user_of(book.user_id(3)) == 3
     assert book.user_of("somebody-3") == book.user_of("u-") == book.user_of("u-x") == -1
+
+
+def test_a_course_takes_samples_at_its_quarters() -> None:
+    course = course_of("it", [float(number) for number in range(9)] + [8.0, 7.0, 6.0, 5.0])
+    assert course == Course("it", 0.0, 3.0, 6.0, 8.0, 5.0, 8.0)
+    assert course_of("it", [4.0]) == Course("it", 4.0, 4.0, 4.0, 4.0, 4.0, 4.0)

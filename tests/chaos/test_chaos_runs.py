@@ -10,7 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("chaos")]
+# Half a minute each; five where much else runs.
+pytestmark = [pytest.mark.e2e, pytest.mark.xdist_group("chaos"), pytest.mark.timeout(300)]
 
 
 def chaos(tmp_path: Path, *words: str) -> tuple[int, str, Any]:
@@ -58,3 +59,23 @@ def test_a_stack_that_may_lose_events_is_found_to_lose_them(tmp_path: Path) -> N
     assert report["verdict"]["lost"] > 0
     assert report["verdict"]["users_wrong"] > 0
     assert "error: lost" in output
+
+
+def test_a_misspelt_setting_is_refused_before_anything_starts() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "chaos", "--setting", "WINDOW_SECONDS=3"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "WINDOW_SECONDS=3 is not NAME=VALUE" in done.stderr.replace("\n", " ")
+
+
+def test_a_schedule_can_be_read_without_breaking_anything() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "chaos", "--schedule", "--seed", "9", "--rounds", "3"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert [str(number) for number in (1, 2, 3)] == [
+        line.split()[0] for line in done.stdout.splitlines()
+    ]

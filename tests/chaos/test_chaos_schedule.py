@@ -17,7 +17,7 @@ def test_a_seed_gives_the_same_rounds_each_time_and_another_gives_others() -> No
 
 @given(st.integers(min_value=0, max_value=2**32))
 def test_every_kind_comes_once_before_one_comes_again(seed: int) -> None:
-    rounds = deal(seed, 17, Kind, 1.0)
+    rounds = deal(seed, len(Kind), Kind, 1.0)
     first = [fault.kind for each in rounds for fault in each.faults][: len(Kind)]
     assert set(first) == set(Kind)
 
