@@ -8,7 +8,7 @@ WEIGHTS ?= model_store/inefficient_model.pt
 MODEL_CONFIG ?= handler/model-config.yaml
 INCLUDE ?=
 # make chaos: a seed repeats a schedule.
-ROUNDS ?= 8
+ROUNDS ?= 6
 SEED ?=
 SECONDS_BETWEEN ?= 1
 

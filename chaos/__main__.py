@@ -32,7 +32,7 @@ def _settings(value: list[str] | None) -> list[str] | None:
 
 def main(  # noqa: PLR0913 - typer makes each option from a parameter
     *,
-    rounds: Annotated[int, typer.Option(min=1, help="of one fault or two")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="of one fault or two")] = 6,
     seed: Annotated[
         int | None, typer.Option(min=0, help="repeats a schedule; drawn and printed if not given")
     ] = None,
