@@ -48,7 +48,7 @@ test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker wi
 	  { echo "error: this Docker has no Compose; install the plugin docker-compose 2.24 or newer" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/compose --timeout 600  # building counts to the first test
 
-chaos: $(RUNTIME) model  ## break the stack under load, count what is lost or doubled (ROUNDS, SEED, SECONDS_BETWEEN)
+chaos: $(RUNTIME) model  ## break the stack under load, count what is lost (ROUNDS, SEED, SECONDS_BETWEEN)
 	@$(BIN)/python -m chaos --rounds $(ROUNDS) --seconds-between $(SECONDS_BETWEEN) $(addprefix --seed ,$(SEED))
 
 bench-setup: $(BENCH)  ## install what the benchmarks compare with
