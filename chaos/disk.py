@@ -19,14 +19,13 @@ class SmallDisk:
         self._ballast = folder / _BALLAST
 
     def fill(self) -> None:
-        """Leave not a piece of 4 KiB."""
-        with self._ballast.open("wb", buffering=0) as file:
+        """Leave not a piece of 4 KiB; take also what others have given back since the last time."""
+        with self._ballast.open("ab", buffering=0) as file:
             disk = os.fstatvfs(file.fileno())
             reserved = disk.f_bavail * disk.f_frsize - _WRITTEN_BYTES
             try:
                 if reserved > 0:  # at once, not written: a second of a busy core
-                    os.posix_fallocate(file.fileno(), 0, reserved)
-                    file.seek(reserved)
+                    os.posix_fallocate(file.fileno(), file.tell(), reserved)
                 while True:
                     file.write(bytes(_PIECE_BYTES))
             except OSError as error:
