@@ -61,6 +61,9 @@ def main(  # noqa: PLR0913 - typer makes each option from a parameter
             min=1, help="seconds; a run with faults must end within it (7,200; a soak's 300)"
         ),
     ] = None,
+    patience: Annotated[
+        float, typer.Option(min=1, help="seconds the stack may take to come back after a round")
+    ] = 60.0,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,7 +85,7 @@ def main(  # noqa: PLR0913 - typer makes each option from a parameter
     Workers, TorchServe, the state service or all of it are killed or stopped, the connection
     between the two is cut, delayed, throttled and reset, the disk fills, workers and versions come
     and go. In the end every event that was acknowledged must be there once, and every user's
-    answers must be right: exit status 1 if not, or if the stack does not come back within 60 s.
+    answers must be right: exit status 1 if not, or if the stack does not come back in time.
     """
     console = Console(highlight=False)
     tell = partial(console.print, markup=False, highlight=False, soft_wrap=True)
@@ -105,6 +108,7 @@ def main(  # noqa: PLR0913 - typer makes each option from a parameter
         senders=senders,
         workers=workers,
         window_seconds=window or (_SOAK_WINDOW_SECONDS if soak else _WINDOW_SECONDS),
+        return_seconds=patience,
         settings=dict(item.split("=", 1) for item in setting or []),
         tmpfs=tmpfs,
         keep=keep,

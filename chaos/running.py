@@ -18,7 +18,7 @@ from chaos.schedule import Fault, Kind, Round, deal
 from chaos.target import TargetError
 
 _READY_SECONDS = 120.0
-_RETURN_SECONDS = 60.0
+_SETTLE_SECONDS = 60.0
 _POLL_SECONDS = 0.1
 _PROGRESS_SECONDS = 10.0
 _COMPARE_AGAIN_SECONDS = 2.0
@@ -106,16 +106,16 @@ async def _inject(injector: Injector, fault: Fault, report: Report) -> None:
 
 
 async def _until_back(scene: Scene, loading: asyncio.Task[None]) -> float:
-    """Wait until a request is acknowledged again; return when. Raises `TargetError` after 60 s."""
-    began = time.monotonic()
+    """Wait until a request is acknowledged again; return when. Raises `TargetError` in the end."""
+    began, patience = time.monotonic(), scene.options.return_seconds
     while scene.load.tally.acknowledged_at < began:
         if loading.done():
             await loading  # raises what ended it
         if not scene.target.runs():
             scene.tell("the stack has ended; starting it again")
             scene.target.start()
-        if time.monotonic() > began + _RETURN_SECONDS:
-            raise TargetError(f"nothing is acknowledged {_RETURN_SECONDS:.0f} s after the round")
+        if time.monotonic() > began + patience:
+            raise TargetError(f"nothing is acknowledged {patience:.0f} s after the round")
         await asyncio.sleep(_POLL_SECONDS)
     return scene.load.tally.acknowledged_at
 
@@ -157,15 +157,15 @@ async def _soak(scene: Scene, loading: asyncio.Task[None]) -> None:
 async def _settle(scene: Scene, loading: asyncio.Task[None]) -> None:
     """Send no more; wait until all that was sent is acknowledged, and until all is quiet."""
     scene.load.stop()
-    await asyncio.wait([loading], timeout=_RETURN_SECONDS)
+    await asyncio.wait([loading], timeout=_SETTLE_SECONDS)
     if loading.done():
         await loading
     try:
-        async with asyncio.timeout(_RETURN_SECONDS):
+        async with asyncio.timeout(_SETTLE_SECONDS):
             await wait_until_quiet(scene.session, scene.target.addresses.state.url)
     except TimeoutError:
         scene.report.errors.append(
-            f"not ready, or a spool not empty, {_RETURN_SECONDS:.0f} s after the load's end"
+            f"not ready, or a spool not empty, {_SETTLE_SECONDS:.0f} s after the load's end"
         )
 
 
@@ -175,7 +175,7 @@ async def _verify(scene: Scene) -> None:
     What was answered "spooled" is given its time: the handlers may be about to try again.
     """
     scene.tell("comparing every event and every user")
-    deadline = time.monotonic() + _RETURN_SECONDS
+    deadline = time.monotonic() + _SETTLE_SECONDS
     try:
         while True:
             scene.report.verdict = verdict = await _compare(scene)

@@ -45,6 +45,7 @@ class Options:
     senders: int
     workers: int
     window_seconds: float
+    return_seconds: float  # how long the stack may take to come back after a round
     settings: dict[str, str]
     tmpfs: bool
     keep: Path | None  # folder for the stack's files, logs among them
