@@ -115,6 +115,8 @@ def main(  # noqa: PLR0913 - typer makes each option from a parameter
     )
     try:
         report = asyncio.run(run(options, tell))
+    except asyncio.CancelledError:
+        raise typer.Exit(130) from None
     except TargetError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from error

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import signal
 import time
+from collections.abc import AsyncIterator
 
 import aiohttp
 
@@ -28,7 +30,7 @@ async def run(options: Options, tell: Tell) -> Report:
     """Do the run. Raises `TargetError` when the stack does not start in the first place."""
     report = Report(options.seed, events_per_request=options.events_per_request)
     began = time.monotonic()
-    async with open_scene(options, report, tell) as scene:
+    async with open_scene(options, report, tell) as scene, _stopped_by_signals(scene):
         tell("starting the stack")
         scene.target.start()
         await _until_ready(scene)
@@ -50,6 +52,27 @@ async def run(options: Options, tell: Tell) -> Report:
         report.stack_starts = scene.target.starts
     report.seconds = time.monotonic() - began
     return report
+
+
+@contextlib.asynccontextmanager
+async def _stopped_by_signals(scene: Scene) -> AsyncIterator[None]:
+    """Let the first SIGINT or SIGTERM end the faults and the load, the next one everything."""
+    loop, this = asyncio.get_running_loop(), asyncio.current_task()
+    assert this is not None
+
+    def stop() -> None:
+        if scene.stopped.is_set():
+            this.cancel()
+        scene.stopped.set()
+        scene.tell("stopping; once more to stop at once")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 async def _until_ready(scene: Scene) -> None:
@@ -80,6 +103,8 @@ async def _rounds(scene: Scene, loading: asyncio.Task[None]) -> None:
     injector = Injector(scene.target, scene.proxy, management, scene.disk, options.workers)
     rounds = deal(options.seed, options.rounds, kinds, options.seconds_between)
     for number, each in enumerate(rounds, 1):
+        if scene.stopped.is_set():
+            return
         await asyncio.sleep(each.pause_seconds)
         began = time.monotonic()
         report.load.round_outage_seconds = 0.0
@@ -135,7 +160,9 @@ async def _soak(scene: Scene, loading: asyncio.Task[None]) -> None:
     keep_seconds = scene.options.window_seconds + HISTORY_SECONDS
     began = time.monotonic()
     try:
-        while (elapsed := time.monotonic() - began) < scene.options.soak_seconds:
+        while (
+            elapsed := time.monotonic() - began
+        ) < scene.options.soak_seconds and not scene.stopped.is_set():
             left = scene.options.soak_seconds - elapsed
             await asyncio.wait([loading], timeout=min(_PROGRESS_SECONDS, left))
             if loading.done():

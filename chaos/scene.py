@@ -7,7 +7,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -64,6 +64,7 @@ class Scene:
     load: Load
     session: aiohttp.ClientSession  # for questions, and for the management API
     tell: Tell
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)  # by a signal
 
 
 @contextlib.asynccontextmanager
