@@ -7,6 +7,10 @@ PORT_OFFSET ?= 0
 WEIGHTS ?= model_store/inefficient_model.pt
 MODEL_CONFIG ?= handler/model-config.yaml
 INCLUDE ?=
+# make chaos: a seed repeats a schedule.
+ROUNDS ?= 6
+SEED ?=
+SECONDS_BETWEEN ?= 1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +25,7 @@ install = $(BIN)/python -m pip install --disable-pip-version-check \
     sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test test-compose bench-setup bench bench-engine check format clean FORCE
+.PHONY: help run demo model test test-compose chaos bench-setup bench bench-engine check format clean FORCE
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +47,9 @@ test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker wi
 	@docker compose version >/dev/null 2>&1 || \
 	  { echo "error: this Docker has no Compose; install the plugin docker-compose 2.24 or newer" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/compose --timeout 600  # building counts to the first test
+
+chaos: $(RUNTIME) model  ## break the stack under load, count what is lost (ROUNDS, SEED, SECONDS_BETWEEN)
+	@$(BIN)/python -m chaos --rounds $(ROUNDS) --seconds-between $(SECONDS_BETWEEN) $(addprefix --seed ,$(SEED))
 
 bench-setup: $(BENCH)  ## install what the benchmarks compare with
 
