@@ -5,18 +5,17 @@ With `check`, `dump` or `backup` as its first word it looks at a database instea
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
 
-import structlog
 from aiohttp import web
 
 from state_service.app import create_app
 from state_service.app_keys import BACKGROUND
 from state_service.commands import COMMANDS, run_command
 from state_service.errors import StorageError
+from state_service.logs import configure_logging
 from state_service.settings import Settings, SettingsError, load_settings
 
 _SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for requests in flight; the last snapshot comes after them
@@ -28,7 +27,7 @@ def main() -> None:
         sys.exit(run_command(sys.argv[1:]))
     try:
         settings = load_settings(sys.argv[1:], os.environ, COMMANDS)
-        _configure_logging(settings.log_level)
+        configure_logging(settings.log_level)
         asyncio.run(_serve(settings))
     except (SettingsError, StorageError) as error:
         sys.exit(f"error: {error}")
@@ -70,25 +69,6 @@ def _stop_signal() -> asyncio.Task[None]:
         await stop.wait()
 
     return asyncio.create_task(wait())
-
-
-def _configure_logging(level: str) -> None:
-    """Log to stderr: lines for a person at a terminal, JSON for a machine."""
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )
 
 
 if __name__ == "__main__":
