@@ -14,6 +14,7 @@ from aiohttp import web
 from state_service.app import create_app
 from state_service.app_keys import BACKGROUND
 from state_service.commands import COMMANDS, run_command
+from state_service.connections import HEARD, KEEP_ALIVE_SECONDS, silent_ones_closed
 from state_service.errors import StorageError
 from state_service.logs import configure_logging
 from state_service.settings import Settings, SettingsError, load_settings
@@ -37,8 +38,14 @@ def main() -> None:
 
 async def _serve(settings: Settings) -> None:
     app = await create_app(settings)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_SECONDS)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=KEEP_ALIVE_SECONDS,
+        shutdown_timeout=_SHUTDOWN_TIMEOUT_SECONDS,
+    )
     await runner.setup()
+    assert runner.server is not None
     gc.collect()
     gc.freeze()  # what is there by now stays: looking at it again would stall the event loop, 30 ms
     try:
@@ -47,7 +54,8 @@ async def _serve(settings: Settings) -> None:
             host, port = address[:2]  # two more follow for IPv6
             url_host = f"[{host}]" if ":" in host else host
             print(f"state service listening on http://{url_host}:{port}", flush=True)
-        await _first_done(_stop_signal(), app[BACKGROUND])
+        async with silent_ones_closed(runner.server, app[HEARD], settings.body_timeout_seconds):
+            await _first_done(_stop_signal(), app[BACKGROUND])
     finally:
         await runner.cleanup()
 

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from state_service import documentation, routes_scores, routes_service, routes_users
 from state_service.app_keys import BACKGROUND, SERVICE
+from state_service.connections import HEARD, note_connection
 from state_service.metrics import add_metrics
 from state_service.problems import render_problems
 from state_service.service import StateService
@@ -19,8 +20,11 @@ async def create_app(settings: Settings) -> web.Application:
     Raises `StorageError` when the database cannot be used.
     """
     service = await StateService.open(settings)
-    app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[render_problems])
+    app = web.Application(
+        client_max_size=settings.max_body_bytes, middlewares=[note_connection, render_problems]
+    )
     app[SERVICE] = service
+    app[HEARD] = set()
     app.cleanup_ctx.append(_running_service)
     app.on_shutdown.append(_refuse_further_requests)
     app.add_routes(routes_scores.routes)

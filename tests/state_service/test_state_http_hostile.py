@@ -90,3 +90,39 @@ async def test_a_user_id_that_is_not_utf8_is_refused_and_is_nobody_elses(tmp_pat
                 await server.problem("GET", path, 400, "invalid_request")
             assert (await server.get(f"/users/%25ff/{question}"))["median"] == 1
             assert (await server.get(f"/users/%C3%A9%25/{question}"))["median"] == 2
+
+
+async def test_no_name_of_a_file_below_docs_is_more_than_not_found(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        for name in (
+            "",
+            "nothing",
+            "u" * 300,
+            "a/" * 3000,
+            "a%00b",
+            "%2e%2e/core.py",
+            "../core.py",
+        ):
+            await server.problem("GET", f"/docs/static/{name}", 404, "not_found")
+        answer = await server.ask("GET", "/docs/static/swagger-ui.css")
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "text/css")
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: a\r\n", b"\r\n\r\n", b"\x16\x03\x01\x02"]
+)
+async def test_a_connection_on_which_no_request_arrives_is_closed_and_others_are_not(
+    tmp_path: Path, beginning: bytes
+) -> None:
+    async with launched(tmp_path, "--body-timeout-seconds", "0.5") as process:
+        host, port = process.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        try:
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            assert b" 200 " in await reader.readline()
+            assert await _send(process, beginning) == b""
+            # A connection that a request has come from may be idle for longer.
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            assert (await asyncio.wait_for(reader.read(), 5)).count(b"alive") == 2
+        finally:
+            writer.close()
