@@ -7,6 +7,9 @@ PORT_OFFSET ?= 0
 WEIGHTS ?= model_store/inefficient_model.pt
 MODEL_CONFIG ?= handler/model-config.yaml
 INCLUDE ?=
+# How much `make fuzz` tries; a long run: make fuzz BODIES=1000000 REQUESTS=50000
+BODIES ?= 20000
+REQUESTS ?= 8000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -21,7 +24,7 @@ install = $(BIN)/python -m pip install --disable-pip-version-check \
     sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test test-compose bench-setup bench bench-engine check format clean FORCE
+.PHONY: help run demo model test test-compose fuzz bench-setup bench bench-engine check format clean FORCE
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +46,10 @@ test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker wi
 	@docker compose version >/dev/null 2>&1 || \
 	  { echo "error: this Docker has no Compose; install the plugin docker-compose 2.24 or newer" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/compose --timeout 600  # building counts to the first test
+
+fuzz: $(DEV) model  ## give the decoders and a running stack hostile input (BODIES=, REQUESTS=)
+	@$(BIN)/python -m fuzzing bodies --count $(BODIES)
+	@$(BIN)/python -m fuzzing servers --count $(REQUESTS)
 
 bench-setup: $(BENCH)  ## install what the benchmarks compare with
 

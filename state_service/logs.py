@@ -9,6 +9,7 @@ import sys
 
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import RequestPayloadError
 
 
 def configure_logging(level: str) -> None:
@@ -42,4 +43,4 @@ def configure_logging(level: str) -> None:
 def _is_no_clients_fault(record: logging.LogRecord) -> bool:
     """Tell whether a message is about more than one client's malformed request."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError)
+    return not isinstance(error, HttpProcessingError | RequestPayloadError)
