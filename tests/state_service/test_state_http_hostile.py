@@ -20,8 +20,8 @@ MALFORMED = [
     b"POST /scores HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
     b"POST /scores HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nsecret\r\n",
     b"GET /" + b"secret" * 2000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-    b"POST /scores HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Encoding: gzip\r\n"
-    b"Content-Length: 6\r\n\r\nsecret",
+    b"POST /scores HTTP/1.1\r\nConnection: close\r\nContent-Encoding: gzip\r\n%s"
+    % b"Content-Length: 6\r\n\r\nsecret",
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
 ]
 
