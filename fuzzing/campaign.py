@@ -85,11 +85,16 @@ async def attack(
     """Send everything; look at every answer. `tell` hears of it every few seconds."""
     report = Report(server)
     told = time.monotonic()
+    drawing = asyncio.Lock()
+
+    async def draw() -> Sending | None:
+        async with drawing:  # in a thread: making a bomb must not hold up the good client
+            return await asyncio.to_thread(next, what, None)
 
     async def one_connection() -> None:
         nonlocal told
         async with Talker(*address) as talker:
-            for sending in what:
+            while sending := await draw():
                 await _one(talker, sending, report)
                 if time.monotonic() - told > 5:
                     told = time.monotonic()
