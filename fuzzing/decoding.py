@@ -161,7 +161,9 @@ def _check_read(outcome: ReadRequest | RequestError) -> None:
     columns = outcome.columns
     _check_columns(columns)
     scores = encode_scores(columns, np.zeros(len(columns.user_ids)))
-    msgspec.json.decode(prediction(columns, scores, None, _HANDLER.max_errors_listed).body)
+    limit = _HANDLER.max_errors_listed
+    answer = prediction(columns, scores, recorded="dry_run", result=None, max_errors_listed=limit)
+    msgspec.json.decode(answer.body)
 
 
 def _check_columns(columns: EventColumns) -> None:

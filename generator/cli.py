@@ -89,6 +89,20 @@ def _new_file(value: Path | None) -> Path | None:
     return value
 
 
+def _token(given: str | None, file: Path | None, flag: str) -> str | None:
+    if given is not None and file is not None:
+        raise typer.BadParameter(f"give it or {flag}-file, not both", param_hint=flag)
+    if file is not None:
+        flag = f"{flag}-file"
+        try:
+            given = file.read_bytes().decode("latin-1").removesuffix("\n")
+        except OSError as error:
+            raise typer.BadParameter(f"{file}: {error.strerror}", param_hint=flag) from None
+    if given is not None and not (given and given.isascii() and given.isprintable()):
+        raise typer.BadParameter("must be of ASCII characters, and not empty", param_hint=flag)
+    return given
+
+
 @app.command()
 def run(  # noqa: PLR0913  # typer makes each option from a parameter
     *,
@@ -257,7 +271,16 @@ def run(  # noqa: PLR0913  # typer makes each option from a parameter
             metavar="TOKEN",
             envvar="GENERATOR_TOKEN",
             rich_help_panel=_SERVICES,
-            help="Bearer token for TorchServe's inference address.",
+            help="TorchServe's inference key, when it asks for one.",
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="GENERATOR_TOKEN_FILE",
+            rich_help_panel=_SERVICES,
+            help="File that holds it: ps does not see that.",
         ),
     ] = None,
     state_token: Annotated[
@@ -266,7 +289,16 @@ def run(  # noqa: PLR0913  # typer makes each option from a parameter
             metavar="TOKEN",
             envvar="GENERATOR_STATE_TOKEN",
             rich_help_panel=_SERVICES,
-            help="Bearer token that may read the state service.",
+            help="The state service's read token, when it asks for one.",
+        ),
+    ] = None,
+    state_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            envvar="GENERATOR_STATE_TOKEN_FILE",
+            rich_help_panel=_SERVICES,
+            help="File that holds it.",
         ),
     ] = None,
     quiet: Annotated[
@@ -304,8 +336,8 @@ def run(  # noqa: PLR0913  # typer makes each option from a parameter
         retries=retries,
         timeout_seconds=timeout,
         drain_seconds=drain,
-        token=token,
-        state_token=state_token,
+        token=_token(token, token_file, "--token"),
+        state_token=_token(state_token, state_token_file, "--state-token"),
         quiet=quiet,
     )
     try:

@@ -22,6 +22,7 @@ from generator.verifying import MedianClient, Verification, verify
 from generator.workload import FEATURES_PER_EVENT, Workload
 
 _LEDGER_SLACK_SECONDS = 1.0
+_KEY_REFUSED = "InvalidKeyException"  # TorchServe's name for it, with the status 400
 
 
 async def run(options: RunOptions) -> Report:
@@ -112,10 +113,12 @@ async def _probe_scorer(
     if 400 <= status < 500 and status not in {408, 429}:
         problem = read_problem(answer)
         said = f"{status} {problem.name} {problem.sentence}".rstrip()
-        raise UnreachableError(
-            f"{url} refuses a valid event ({said}): "
-            "give the address of a TorchServe that has the model `scorer` with --url."
+        fix = (
+            "give its inference key with --token or --token-file."
+            if problem.name == _KEY_REFUSED
+            else "give the address of a TorchServe that has the model `scorer` with --url."
         )
+        raise UnreachableError(f"{url} refuses a valid event ({said}): {fix}")
     if status == 200 and (complaint := complaint_of(answer)):
         raise UnreachableError(
             f"{url} skips the events this generator sends ({complaint}): "
@@ -129,8 +132,8 @@ async def _ledger(client: MedianClient, options: RunOptions) -> Ledger:
         items = await client.medians([f"{options.workload.user_prefix}-probe"])
     except UnverifiableError as error:
         raise UnreachableError(
-            f"{error}: start the state service there, give its address with --state-url, "
-            "or leave out --verify."
+            f"{error}: start the state service there, give its address with --state-url and its "
+            "token with --state-token-file, or leave out --verify."
         ) from error
     if not items:
         raise UnreachableError(f"{options.state_url} answered no item for one user.")

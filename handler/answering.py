@@ -5,6 +5,7 @@ with an id of its own.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -13,6 +14,9 @@ from numpy.typing import NDArray
 from handler.batches import BatchResult
 from handler.errors import RequestError
 from handler.events import EventColumns, EventError
+
+# In the windows; on disk until the state service is back; or nowhere, as was asked for.
+Recorded = Literal["stored", "spooled", "dry_run"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -35,7 +39,7 @@ class _Prediction(msgspec.Struct, omit_defaults=True):
 
     processed: int
     skipped: int
-    recorded: str
+    recorded: Recorded
     late: int
     future: int
     scores: msgspec.Raw
@@ -61,19 +65,21 @@ def encode_scores(columns: EventColumns, scores: NDArray[np.float64]) -> msgspec
     return msgspec.Raw(_encode(aligned))
 
 
-def prediction(
+def prediction(  # noqa: PLR0913 - the parts of one answer
     columns: EventColumns,
     scores: msgspec.Raw,
+    *,
+    recorded: Recorded,
     result: BatchResult | None,
     max_errors_listed: int,
     request_id: str | None = None,
 ) -> Answer:
-    """Answer 200 with what `encode_scores` gave; `result` is None for a dry run."""
+    """Answer 200 with what `encode_scores` gave; a `result` has only what is stored by now."""
     processed = len(columns.user_ids)
     body = _Prediction(
         processed=processed,
         skipped=columns.total - processed,
-        recorded="dry_run" if result is None else "stored",
+        recorded=recorded,
         late=0 if result is None else result.late,
         future=0 if result is None else result.future,
         scores=scores,

@@ -61,7 +61,7 @@ class _Answer:
 class Connection:
     """Opens itself when it is used, and anew when the server has closed it in between."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or not url.isascii():
             raise ValueError(f"{url!r} is not an http:// or https:// address")
@@ -70,6 +70,7 @@ class Connection:
         self._tls = ssl.create_default_context() if tls else None
         self._path = parts.path.rstrip("/")
         self._host = parts.netloc.rpartition("@")[2]
+        self._authorization = "" if token is None else f"Authorization: Bearer {token}\r\n"
         self._socket: socket.socket | None = None
         self._used_at = 0.0
 
@@ -92,7 +93,7 @@ class Connection:
             self.close()
             raise ConnectionRefused("connecting took all the time there was")
         head = (
-            f"POST {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n"
+            f"POST {self._path}{path} HTTP/1.1\r\nHost: {self._host}\r\n{self._authorization}"
             f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         try:

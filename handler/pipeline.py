@@ -16,13 +16,14 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from handler import answering
-from handler.answering import Answer
+from handler.answering import Answer, Recorded
 from handler.batches import Batch, BatchResult
+from handler.delivery import Recording
 from handler.errors import RequestError
 from handler.events import EventColumns, EventError
 from handler.garbage import collector_paused
 from handler.reading import Request, read_requests
-from handler.recording import RecordingError, StateClient, group_by_events
+from handler.recording import RecordingError, group_by_events
 from handler.scoring import Scorer
 from handler.settings import HandlerSettings
 from handler.stages import Stages
@@ -58,12 +59,12 @@ class Pipeline:
         self,
         settings: HandlerSettings,
         scorer: Scorer,
-        state_client: StateClient,
+        delivery: Recording,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._scorer = scorer
-        self._state_client = state_client
+        self._delivery = delivery
         self._clock = clock
         self._stages = Stages()
         self._failure: str | None = None  # why the last call to the state service failed
@@ -140,7 +141,7 @@ class Pipeline:
                 work.encode()
 
         try:
-            results = self._state_client.record(
+            results = self._delivery.record(
                 batches, deadline - time.monotonic(), self._stages.take(), encode
             )
         except RecordingError as error:
@@ -159,7 +160,7 @@ class Pipeline:
             return
         self._tell(None)
         for work, result in zip(works, results, strict=True):
-            work.answer = self._prediction(work, result)
+            work.answer = self._prediction(work, "spooled" if result is None else "stored", result)
 
     def _tell(self, failure: str | None) -> None:
         """Log why recording fails once, not at every batch of a night, and when it works again."""
@@ -195,15 +196,16 @@ class Pipeline:
     def _answer(self, item: _Work | Answer) -> Answer:
         if isinstance(item, Answer):
             return item
-        return item.answer or self._prediction(item, None)
+        return item.answer or self._prediction(item, "dry_run", None)
 
-    def _prediction(self, work: _Work, result: BatchResult | None) -> Answer:
+    def _prediction(self, work: _Work, recorded: Recorded, result: BatchResult | None) -> Answer:
         return answering.prediction(
             work.columns,
             work.encode(),
-            result,
-            self._settings.max_errors_listed,
-            _passed_on(work.headers, "x-request-id"),
+            recorded=recorded,
+            result=result,
+            max_errors_listed=self._settings.max_errors_listed,
+            request_id=_passed_on(work.headers, "x-request-id"),
         )
 
     def _problem(

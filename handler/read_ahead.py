@@ -78,5 +78,5 @@ def read_ahead(protocol: ModuleType) -> bool:
         value: int = _integer.unpack(retrieve_buffer(conn, _integer.size))[0]
         return value
 
-    protocol._retrieve_buffer, protocol._retrieve_int = retrieve_buffer, retrieve_int  # noqa: SLF001
+    vars(protocol).update(_retrieve_buffer=retrieve_buffer, _retrieve_int=retrieve_int)
     return True

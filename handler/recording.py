@@ -20,6 +20,8 @@ _CONTENT_TYPE = "application/msgpack"
 # takes 275 bytes: the body stays far below the state service's 32 MiB, and its loop is not held up.
 MAX_GROUP_EVENTS = 65_536
 
+_NOT_LET_IN = (401, 403, 421)  # whatever was sent: not a fault of the batches, nor of their clients
+
 
 class _Head(msgspec.Struct, omit_defaults=True):
     """A batch but for its columns: it has the next `events` of those that all share."""
@@ -37,7 +39,8 @@ class _ScoresBody(msgspec.Struct):
     user_id: list[str]
     timestamp: bytes  # <f8 [events]
     score: bytes  # <f8 [events]
-    stages: Mapping[str, Sequence[float]]
+    stages: Mapping[str, Sequence[float]] = {}
+    spool: Mapping[str, float | str] | None = None
 
 
 class _ScoresAnswer(msgspec.Struct):
@@ -49,6 +52,8 @@ class _Problem(msgspec.Struct):
 
 
 _decode_problem = msgspec.json.Decoder(_Problem).decode
+_decode_answer = msgspec.json.Decoder(_ScoresAnswer).decode
+_encode = msgspec.msgpack.Encoder().encode
 
 
 class RecordingError(Exception):
@@ -71,11 +76,9 @@ class RecordingError(Exception):
 class StateClient:
     """A kept-alive client of the state service's `POST /scores`."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, token: str | None = None) -> None:
         # No retries here: waiting twice would hold up the whole worker.
-        self._connection = Connection(url)
-        self._encode = msgspec.msgpack.Encoder().encode
-        self._decode = msgspec.json.Decoder(_ScoresAnswer).decode
+        self._connection = Connection(url, token)
 
     def record(
         self,
@@ -89,9 +92,26 @@ class StateClient:
         `stages` are durations in seconds by stage, for the state service's metrics. `meanwhile`
         is called while the state service is at work, and not at all when it is not reached.
         """
+        results = self._post(encode_batches(batches, stages), timeout_seconds, meanwhile)
+        if len(results) != len(batches):
+            raise RecordingError(
+                f"{len(results)} results for {len(batches)} batches", in_doubt=True
+            )
+        return results
+
+    def replay(self, body: bytes, timeout_seconds: float) -> None:
+        """Store what `encode_batches` gave once. Raises `RecordingError`."""
+        self._post(body, timeout_seconds)
+
+    def report(self, spool: Mapping[str, float | str], timeout_seconds: float) -> None:
+        """Tell how the spool is, and learn whether the service is there. Raises as `record`."""
+        self._post(_encode(_ScoresBody([], [], b"", b"", spool=spool)), timeout_seconds)
+
+    def _post(
+        self, body: bytes, timeout_seconds: float, meanwhile: Callable[[], None] = lambda: None
+    ) -> list[BatchResult]:
         if timeout_seconds <= 0:
             raise RecordingError("no time is left to ask the state service", in_doubt=False)
-        body = self._encode(_body(batches, stages or {}))
         try:
             reply = self._connection.post(
                 "/scores", body, _CONTENT_TYPE, timeout_seconds, meanwhile
@@ -107,16 +127,11 @@ class StateClient:
         if reply.status != 200:
             raise _refusal(reply)
         try:
-            results = self._decode(reply.body).batches
+            return _decode_answer(reply.body).batches
         except msgspec.DecodeError as error:
             raise RecordingError(
                 f"the state service's answer is not understood: {error}", in_doubt=True
             ) from error
-        if len(results) != len(batches):
-            raise RecordingError(
-                f"{len(results)} results for {len(batches)} batches", in_doubt=True
-            )
-        return results
 
     def close(self) -> None:
         """Close the kept-alive connection."""
@@ -133,6 +148,12 @@ def _refusal(reply: Reply) -> RecordingError:
         code = _decode_problem(reply.body).code
     except msgspec.DecodeError:
         code = None
+    if code is not None and reply.status in _NOT_LET_IN:
+        return RecordingError(
+            "the state service does not let the handler in; state_token or state_token_file must "
+            f"hold its write token: it answered {reply.status}: {reply.body[:300]!r}",
+            in_doubt=False,
+        )
     invalid = code is not None and 400 <= reply.status < 500
     return RecordingError(
         f"the state service answered {reply.status}: {reply.body[:300]!r}",
@@ -142,7 +163,10 @@ def _refusal(reply: Reply) -> RecordingError:
     )
 
 
-def _body(batches: Sequence[Batch], stages: Mapping[str, Sequence[float]]) -> _ScoresBody:
+def encode_batches(
+    batches: Sequence[Batch], stages: Mapping[str, Sequence[float]] | None = None
+) -> bytes:
+    """Return the body of a `POST /scores`."""
     heads = [
         _Head(
             batch.key,
@@ -154,13 +178,14 @@ def _body(batches: Sequence[Batch], stages: Mapping[str, Sequence[float]]) -> _S
         )
         for batch in batches
     ]
-    return _ScoresBody(
+    body = _ScoresBody(
         heads,
         list(chain.from_iterable(batch.user_ids for batch in batches)),
         b"".join(batch.timestamps.astype("<f8", copy=False).tobytes() for batch in batches),
         b"".join(batch.scores.astype("<f8", copy=False).tobytes() for batch in batches),
-        stages,
+        stages or {},
     )
+    return _encode(body)
 
 
 def group_by_events(sizes: Sequence[int], limit: int = MAX_GROUP_EVENTS) -> Iterator[range]:

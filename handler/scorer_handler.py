@@ -16,6 +16,9 @@ import torch
 from ts.protocol import otf_message_handler
 
 from handler.answering import Answer
+from handler.breaker import CircuitBreaker
+from handler.delivery import Recording, SpooledDelivery
+from handler.draining import Drainer
 from handler.events import MAX_INTEGER_DIGITS
 from handler.garbage import leave_loaded_alone
 from handler.pipeline import Pipeline
@@ -23,7 +26,8 @@ from handler.read_ahead import read_ahead
 from handler.reading import Request
 from handler.recording import StateClient
 from handler.scoring import ModelError, load_scorer
-from handler.settings import SettingsError, load_settings
+from handler.settings import HandlerSettings, SettingsError, load_settings, read_state_token
+from handler.spool import Spool, SpoolSettingError
 from handler.transports import Transport, to_request, transport_of
 
 log = logging.getLogger("handler")
@@ -44,12 +48,12 @@ def handle(data: list[dict[str, Any]] | None, context: "Context") -> list[bytes]
         _log_to_stderr()
         try:
             _pipeline = _load(context)
-        except (ModelError, SettingsError) as error:
+        except (ModelError, SettingsError, SpoolSettingError) as error:
             # TorchServe reports a failed start to a log that is off: say it where it is seen.
-            log.error("the model does not load: %s", " ".join(str(error).split()))  # noqa: TRY400
+            log.error("the handler does not start: %s", " ".join(str(error).split()))  # noqa: TRY400
             raise
         except Exception:
-            log.exception("the model does not load")
+            log.exception("the handler does not start")
             raise
     if not data:
         return []
@@ -101,7 +105,23 @@ def _load(context: "Context") -> Pipeline:
     )
     _spare_the_front_end()
     leave_loaded_alone()
-    return Pipeline(settings, scorer, StateClient(settings.state_url))
+    return Pipeline(settings, scorer, _delivery(settings))
+
+
+def _delivery(settings: HandlerSettings) -> Recording:
+    token = read_state_token(settings)
+    client = StateClient(settings.state_url, token)
+    if not settings.spool:
+        return client
+
+    def spool() -> Spool:  # a connection for each of the two threads
+        return Spool(Path(settings.spool), settings.spool_max_bytes, settings.spool_max_age_seconds)
+
+    breaker = CircuitBreaker()
+    delivery = SpooledDelivery(client, spool(), breaker)
+    drained_by = StateClient(settings.state_url, token)
+    Drainer(drained_by, spool(), breaker, settings.forward_timeout_seconds).start()
+    return delivery
 
 
 def _spare_the_front_end() -> None:

@@ -6,6 +6,7 @@ start and not at night.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -25,14 +26,25 @@ class HandlerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     weights: str = "inefficient_model.pt"  # a state_dict in the archive
     # The deployment.
     state_url: Annotated[str, Meta(pattern=r"^https?://[!-~]+$")] = "http://127.0.0.1:8090"
+    state_token: str | None = None  # its write token; better as a file, which no environment shows
+    state_token_file: str | None = None
     forward_timeout_seconds: Annotated[float, Meta(gt=0, le=30)] = 2.0  # << responseTimeout
     retry_after_seconds: Positive = 1
+    # Where scores wait while the state service is away: one file for all workers of a host; ""
+    # for none, and requests get a 503 meanwhile.
+    spool: str = ""
+    spool_max_bytes: Annotated[int, Meta(ge=1 << 20)] = 1 << 30
+    spool_max_age_seconds: Annotated[float, Meta(gt=0)] = 3600.0  # at least the window's length
     # Limits.
     max_body_bytes: Positive = 16 * 1024 * 1024
     max_events: Positive = 50_000
     max_user_id_bytes: Positive = 256
     max_idempotency_key_bytes: Positive = 128
     max_errors_listed: Positive = 100
+
+    def __repr__(self) -> str:
+        """Show nothing: a token is among it, and a log or a traceback is quickly written."""
+        return "HandlerSettings(...)"
 
 
 class SettingsError(ValueError):
@@ -63,3 +75,26 @@ def load_settings(
         raise SettingsError(
             f"handler settings: {error} (model YAML 'handler:' or {ENVIRONMENT_PREFIX}*)"
         ) from error
+
+
+def read_state_token(settings: HandlerSettings) -> str | None:
+    """Return the token to send to the state service, None for none.
+
+    Raises `SettingsError`, which never holds the token, for one that cannot be sent.
+    """
+    token, file = settings.state_token, settings.state_token_file
+    if token is not None and file is not None:
+        raise SettingsError("handler settings: give state_token or state_token_file, not both")
+    if file is not None:
+        try:
+            token = Path(file).read_bytes().decode("latin-1").removesuffix("\n")
+        except OSError as error:
+            raise SettingsError(
+                f"handler settings: state_token_file: {file}: {error.strerror}"
+            ) from None
+    if token is not None and not (token and token.isascii() and token.isprintable()):
+        raise SettingsError(
+            "handler settings: state_token must be of ASCII characters, and not empty "
+            f"({ENVIRONMENT_PREFIX}STATE_TOKEN or {ENVIRONMENT_PREFIX}STATE_TOKEN_FILE)"
+        )
+    return token

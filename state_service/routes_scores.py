@@ -19,6 +19,8 @@ async def post_scores(request: web.Request) -> web.Response:
         scores = wire.decode_scores(body, request.content_type, service.settings)
     outcomes = await service.record(scores.batches)
     service.stages.add(scores.stages)
+    if scores.spool is not None:
+        service.spools.add(scores.spool, service.clock())
     fresh = [outcome.counts for outcome in outcomes if not outcome.duplicate]
     answer = {
         "accepted": sum(counts.accepted for counts in fresh),

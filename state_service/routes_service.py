@@ -44,6 +44,7 @@ async def get_stats(request: web.Request) -> web.Response:
             **dataclasses.asdict(service.snapshots),
             "database_bytes": service.store.size_bytes(),
         },
+        "spool": service.spools.summary(),
         "stages": service.stages.summary(),
         "loop_lag_seconds": service.loop_lag.worst_seconds,
         "restore": dataclasses.asdict(service.restored),

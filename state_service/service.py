@@ -25,6 +25,7 @@ from state_service.schema import UNREADABLE
 from state_service.settings import Settings
 from state_service.snapshot import SnapshotStore
 from state_service.snapshotting import Snapshotter
+from state_service.spools import Spools
 from state_service.stages import Stages
 from state_service.status import Counters, JournalStatus, RestoreStatus, SnapshotStatus
 from state_service.store import Store
@@ -48,6 +49,7 @@ class StateService:
     loop_lag: LoopLag = field(default_factory=LoopLag)
     counters: Counters = field(default_factory=Counters)
     stages: Stages = field(default_factory=Stages)
+    spools: Spools = field(default_factory=Spools)
     started_at: float = field(init=False)
     state: LiveState = field(init=False)
     _recorder: Recorder = field(init=False)

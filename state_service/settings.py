@@ -22,11 +22,34 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The state service's settings."""
 
     host: Annotated[
-        str, Meta(description="address to listen on; beyond loopback it is open to all")
+        str, Meta(description="address to listen on; beyond loopback it needs a write token")
     ] = "127.0.0.1"
     port: Annotated[
         int, Meta(ge=0, le=65_535, description="port to listen on; 0 takes a free one")
     ] = 8090
+    read_token: Annotated[
+        str | None, Meta(description="token that may ask; better as a file, which ps does not see")
+    ] = None
+    read_token_file: Annotated[str | None, Meta(description="file that holds the read token")] = (
+        None
+    )
+    write_token: Annotated[
+        str | None, Meta(description="token that may also record; better as a file")
+    ] = None
+    write_token_file: Annotated[str | None, Meta(description="file that holds the write token")] = (
+        None
+    )
+    allow_anonymous: Annotated[
+        bool,
+        Meta(description="listen beyond loopback without tokens: the network keeps others out"),
+    ] = False
+    allowed_hosts: Annotated[
+        str,
+        Meta(
+            description="names under which it may be asked without tokens, besides localhost and "
+            "addresses; separated by commas"
+        ),
+    ] = ""
     database: Annotated[
         str, Meta(description="SQLite file for journal and snapshots; its folder is created")
     ] = "var/state.db"
@@ -92,6 +115,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Literal["debug", "info", "warning", "error"],
         Meta(description="least severe message that is logged"),
     ] = "info"
+
+    def __repr__(self) -> str:
+        """Show nothing: tokens are among it, and a log or a traceback is quickly written."""
+        return "Settings(...)"
 
     @property
     def database_path(self) -> Path:

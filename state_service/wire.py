@@ -24,8 +24,27 @@ MSGPACK = "application/msgpack"
 
 # What the handler measures of itself and reports here.
 HandlerStage = Literal["decode", "score", "record", "respond"]
-_Seconds = Annotated[float, Meta(ge=0, le=3600)]
-_Stages = dict[HandlerStage, Annotated[list[_Seconds], Meta(max_length=1000)]]
+_Stages = dict[
+    HandlerStage,
+    Annotated[list[Annotated[float, Meta(ge=0, le=3600)]], Meta(max_length=1000)],
+]
+_Seconds = Annotated[float, Meta(ge=0, le=2**40)]
+
+
+_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+
+
+class SpoolReport(msgspec.Struct, frozen=True):
+    """What waits in a host's spool, and, in events since its making, what became of the rest."""
+
+    host: Annotated[str, Meta(min_length=1, max_length=256)]
+    batches: _Count
+    bytes: _Count
+    oldest_seconds: _Seconds
+    refused: _Count
+    spooled_events: _Count
+    replayed_events: _Count
+    expired_events: _Count
 
 
 class _Head(msgspec.Struct, kw_only=True):
@@ -47,6 +66,7 @@ class _TextBatch(_Head, kw_only=True):
 class _TextScores(msgspec.Struct):
     batches: list[_TextBatch]
     stages: _Stages = {}
+    spool: SpoolReport | None = None
 
 
 class _BinaryBatch(_Head, kw_only=True):
@@ -61,6 +81,7 @@ class _BinaryScores(msgspec.Struct):
     timestamp: bytes  # <f8 [events]
     score: bytes  # <f8 [events]
     stages: _Stages = {}
+    spool: SpoolReport | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,10 +100,14 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scores:
-    """A `POST /scores`: its batches, and durations in seconds by the producer's stage."""
+    """A `POST /scores`: its batches, and durations in seconds by the producer's stage.
+
+    `spool` tells how the producer's is, when it has one and has something to tell.
+    """
 
     batches: list[Batch]
     stages: Mapping[HandlerStage, Sequence[float]]
+    spool: SpoolReport | None = None
 
 
 class MediansQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,7 +148,7 @@ def _of_own_columns(decoded: _TextScores, settings: Settings) -> Scores:
         # JSON has no other numbers than finite ones.
         timestamps, scores = np.array(batch.timestamp, float), np.array(batch.score, float)
         batches.append(_batch(batch, batch.user_id, timestamps, scores))
-    return Scores(batches, decoded.stages)
+    return Scores(batches, decoded.stages, decoded.spool)
 
 
 def _of_shared_columns(decoded: _BinaryScores, settings: Settings) -> Scores:
@@ -143,7 +168,7 @@ def _of_shared_columns(decoded: _BinaryScores, settings: Settings) -> Scores:
         raise InvalidRequestError(
             f"the batches have {begin} events together, the columns {len(user_ids)}"
         )
-    return Scores(batches, decoded.stages)
+    return Scores(batches, decoded.stages, decoded.spool)
 
 
 def _check_heads(batches: Sequence[_Head], settings: Settings) -> None:

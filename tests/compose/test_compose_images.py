@@ -41,7 +41,7 @@ def test_process_1_has_no_root_no_capability_and_no_way_to_write_but_its_own(
     assert set(seen["uids"]) == {"10001"}
     assert seen["capabilities"] == 0
     assert seen["no_new_privileges"] == 1
-    own = ["/var/lib/medianserve"] if service == "state-service" else []
+    own = [] if service == "generator" else ["/var/lib/medianserve"]
     assert seen["writable"] == [*own, "/tmp"]  # noqa: S108 - the container's
 
 
@@ -126,6 +126,19 @@ def test_a_misspelt_setting_ends_the_container_with_a_sentence(stack: "ComposeSt
         assert done.returncode == 1
         assert done.stderr.startswith(f"error: unknown setting {variable}")
         assert done.stderr.count("\n") == 1
+
+
+def test_the_state_service_s_image_alone_opens_to_nobody_without_a_word(
+    stack: "ComposeStack",
+) -> None:
+    done = subprocess.run(
+        ["docker", "run", "--rm", "medianserve/state-service:test"],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: STATE_HOST (host): ")
+    assert "allow_anonymous" in done.stderr
+    assert done.stderr.count("\n") == 1
 
 
 def test_every_setting_in_the_example_file_has_the_default_it_shows(stack: "ComposeStack") -> None:

@@ -50,8 +50,16 @@ def test_every_reference_resolves_and_every_component_is_used() -> None:
         pointer("components", kind, name)
         for kind, named in SPEC["components"].items()
         for name in named
+        if kind != "securitySchemes"  # named, not referred to
     }
     assert components == set(used)
+    schemes = {
+        scheme
+        for _, _, operation in operations()
+        for requirement in operation.get("security", [])
+        for scheme in requirement
+    }
+    assert schemes == set(SPEC["components"]["securitySchemes"])
 
 
 def test_every_schema_is_a_schema() -> None:

@@ -61,7 +61,14 @@ def _predict(
     columns = _decode(body)
     scores = np.linspace(0, 1, len(columns.user_ids))
     return _check(
-        answering.prediction(columns, encode_scores(columns, scores), result, limit, request_id)
+        answering.prediction(
+            columns,
+            encode_scores(columns, scores),
+            recorded="dry_run" if result is None else "stored",
+            result=result,
+            max_errors_listed=limit,
+            request_id=request_id,
+        )
     )
 
 

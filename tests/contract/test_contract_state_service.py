@@ -16,9 +16,11 @@ import pytest
 import state_service.errors
 from handler.batches import Batch, BatchResult
 from handler.recording import RecordingError, StateClient
+from state_service.access import RIGHTS
 from state_service.documentation import SPEC_PATH
 from state_service.errors import ServiceError
 from state_service.settings import Settings
+from state_service.tokens import Right
 from tests.contract.contract_support import (
     SPEC,
     Served,
@@ -30,6 +32,7 @@ from tests.contract.contract_support import (
 )
 
 ANSWERED_BY_TORCHSERVE = "scoring"
+TOKENS = {"read_token": "read-token-of-the-tests", "write_token": "write-token-of-the-tests"}
 
 
 async def test_the_routes_are_the_contracts(tmp_path: Path) -> None:
@@ -208,6 +211,36 @@ async def _walk_through_troubles(walk: _Walker) -> None:
     service.phase = "ready"
 
 
+async def _walk_without_the_right_token(walk: _Walker) -> None:
+    """Ask for everything: without a token, and for what changes something with the read token."""
+    reader = {"Authorization": f"Bearer {TOKENS['read_token']}"}
+    for method, path, operation in operations():
+        if operation["tags"] == [ANSWERED_BY_TORCHSERVE]:
+            continue
+        address = path.replace("{user_id}", "u")
+        asked = {scheme for requirement in operation.get("security", []) for scheme in requirement}
+        if asked:
+            await walk(401, method, path, address)
+        if asked == {"writeToken"}:
+            await walk(403, method, path, address, headers=reader)
+        if not asked:
+            await walk(200, method, path, address)
+
+
+def test_the_contract_says_what_the_service_s_table_of_rights_says() -> None:
+    for method, path, operation in operations():
+        if operation["tags"] == [ANSWERED_BY_TORCHSERVE]:
+            continue
+        asked = {scheme for requirement in operation.get("security", []) for scheme in requirement}
+        right = {
+            frozenset[str](): Right.NOTHING,
+            frozenset({"readToken", "writeToken"}): Right.READ,
+            frozenset({"writeToken"}): Right.WRITE,
+        }[frozenset(asked)]
+        assert RIGHTS[method.upper(), path] is right, (method, path)
+        assert ({} in operation.get("security", [])) is bool(asked)
+
+
 def _codes_raised() -> set[str]:
     """Return the codes that the sources of the state service name."""
     classes = [
@@ -246,6 +279,15 @@ async def test_every_answer_is_as_documented_and_every_documented_code_is_met(
             body = msgspec.json.decode(await answer.read())
             assert (answer.status, body["code"]) == (404, "not_found")
             assert problems(schema_of("Problem"), body) == []
+        headers = {"Host": "evil.example"}
+        await walk(421, "GET", "/stats", headers=headers)
+    async with (
+        served(tmp_path / "guarded", **TOKENS) as guarded,
+        aiohttp.ClientSession() as session,
+    ):
+        walk_guarded = _Walker(guarded, session)
+        await _walk_without_the_right_token(walk_guarded)
+    codes, seen = walk.codes | walk_guarded.codes, walk.seen | walk_guarded.seen
     documented = {
         (method, path, int(status))
         for method, path, operation in operations()
@@ -253,11 +295,11 @@ async def test_every_answer_is_as_documented_and_every_documented_code_is_met(
         for status in operation["responses"]
         if status != "default"
     }
-    assert documented <= walk.seen, documented - walk.seen
+    assert documented <= seen, documented - seen
     # aiohttp gives the one, and an unforeseen fault, the other, cannot be provoked from outside.
-    assert _codes_raised() | {"method_not_allowed"} == walk.codes | {"internal_error"}
+    assert _codes_raised() | {"method_not_allowed"} == codes | {"internal_error"}
     text = SPEC_PATH.read_text()
-    for code in walk.codes | {"internal_error", "not_found"}:
+    for code in codes | {"internal_error", "not_found"}:
         assert f"| `{code}` |" in text
 
 

@@ -225,3 +225,34 @@ async def test_the_format_is_an_option() -> None:
         )  # fmt: skip
     assert ended.code == 0, ended.err
     assert services.content_types == {"application/vnd.apache.arrow.stream"}
+
+
+async def test_tokens_come_from_files_too(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("one\n")
+    (tmp_path / "two").write_text("two")
+    files = ("--token-file", str(tmp_path / "one"), "--state-token-file", str(tmp_path / "two"))
+    async with serving(FakeServices()) as services:
+        ended = await generate(*arguments(services, *files, "--verify"))
+    assert ended.code == 0, ended.err
+    assert services.authorizations == {
+        "/predictions/scorer Bearer one", "/medians Bearer two"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (("--token", "secret-1", "--token-file", "x"), "not both"),
+        (("--state-token-file", "/nonexistent/x"), "No such file"),
+        (("--token", ""), "not empty"),
+        (("--state-token", "secret-1\r\nX-Evil: 1"), "ASCII"),
+    ],
+)
+def test_a_token_that_cannot_be_sent_exits_2_and_is_not_shown(
+    given: tuple[str, ...], complaint: str
+) -> None:
+    ended = CliRunner().invoke(app, ["run", *given])
+    assert ended.exit_code == 2
+    said = " ".join(re.sub(r"[│\x1b]|\[[\d;]*m", " ", ended.output).split())
+    assert complaint in said
+    assert "secret-1" not in said

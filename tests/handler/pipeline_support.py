@@ -36,8 +36,8 @@ class CountingNetwork(nn.Module):
 class CountingClient(StateClient):
     """The real client, counting calls and the batches in each."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url)
+    def __init__(self, url: str, token: str | None = None) -> None:
+        super().__init__(url, token)
         self.calls: list[int] = []
 
     def record(

@@ -13,7 +13,7 @@ import yaml
 
 from handler.archive import build_archive
 from handler.create_model import create_state_dict
-from handler.settings import HandlerSettings, SettingsError, load_settings
+from handler.settings import HandlerSettings, SettingsError, load_settings, read_state_token
 
 ROOT = Path(__file__).parents[2]
 OWN_NETWORK = "from torch import nn\n\n\ndef build(features):\n    return nn.Linear(features, 1)\n"
@@ -122,3 +122,24 @@ def test_the_environment_wins_over_the_yaml() -> None:
 def test_a_wrong_setting_is_named(section: object, environment: dict[str, str], named: str) -> None:
     with pytest.raises(SettingsError, match=named):
         load_settings({"handler": section}, environment)
+
+
+def test_the_state_service_s_token_is_a_setting_or_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("a-token\n")
+    assert read_state_token(HandlerSettings()) is None
+    assert read_state_token(HandlerSettings(state_token="a-token")) == "a-token"
+    assert read_state_token(HandlerSettings(state_token_file=str(file))) == "a-token"
+    both = HandlerSettings(state_token="a-token", state_token_file=str(file))
+    with pytest.raises(SettingsError, match="not both"):
+        read_state_token(both)
+    assert "a-token" not in repr(both)
+    with pytest.raises(SettingsError, match="No such file"):
+        read_state_token(HandlerSettings(state_token_file=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("token", ["", "a\r\nX-Evil: 1", "tökén", "a\n"])
+def test_a_token_that_no_header_can_carry_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(SettingsError, match="state_token") as caught:
+        read_state_token(HandlerSettings(state_token=token))
+    assert not token or token not in str(caught.value)

@@ -234,3 +234,12 @@ def test_connecting_that_takes_all_the_time_has_had_no_effect(
     ):
         connection.post("/", b"abc", TYPE, 0.1)
     assert served.heads == []
+
+
+def test_a_token_goes_with_every_request(serve: Callable[..., Served]) -> None:
+    served = serve(OK, OK)
+    connection = Connection(served.url, "a-token")
+    for _ in range(2):
+        connection.post("/", b"abc", TYPE, 5.0)
+    connection.close()
+    assert [head.count(b"\r\nAuthorization: Bearer a-token\r\n") for head in served.heads] == [1, 1]

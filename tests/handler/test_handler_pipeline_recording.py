@@ -123,6 +123,29 @@ def test_without_a_state_service_each_recorded_request_gets_503_and_a_dry_run_it
     assert body_of(answers[0])["code"] == "not_recorded"
 
 
+def test_a_token_that_is_refused_is_no_fault_of_the_clients_and_told_once(
+    network: CountingNetwork,
+    start_state: Callable[..., str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    url = start_state("--write-token", "write-token-of-the-tests")
+    scorer = Scorer(network, 3, torch.device("cpu"))
+    for token in (None, "another-token-of-the-tests"):
+        with closing(CountingClient(url, token)) as client:
+            pipeline = Pipeline(HandlerSettings(), scorer, client)
+            answers = [pipeline.process([request(event()), request(event())]) for _ in range(2)]
+        assert [answer.status for pair in answers for answer in pair] == [503] * 4
+        assert body_of(answers[0][0])["code"] == "not_recorded"
+        assert client.calls == [2, 2]
+        (record,) = caplog.records
+        assert "state_token_file must hold its write token" in record.getMessage()
+        assert "another-token" not in caplog.text
+        caplog.clear()
+    with closing(StateClient(url, "write-token-of-the-tests")) as right:
+        (answer,) = Pipeline(HandlerSettings(), scorer, right).process([request(event())])
+    assert (answer.status, body_of(answer)["recorded"]) == (200, "stored")
+
+
 def test_bodies_beyond_one_call_are_cut_into_several() -> None:
     assert list(group_by_events([], 8)) == []
     assert list(group_by_events([20], 8)) == [range(1)]

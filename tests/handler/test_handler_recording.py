@@ -76,6 +76,10 @@ def test_a_good_answer_is_a_result_a_batch(
         (503, b'{"code":"restoring"}', "503.*restoring", False, False),
         (400, b'{"code":"invalid_request"}', "400", False, True),
         (413, b'{"code":"too_large"}', "413", False, True),
+        # Nothing is wrong with the batches: one by one they would be refused as well.
+        (401, b'{"code":"unauthorized"}', "state_token_file.*401.*unauthorized", False, False),
+        (403, b'{"code":"forbidden"}', "state_token_file.*403.*forbidden", False, False),
+        (421, b'{"code":"misdirected_request"}', "421.*misdirected", False, False),
         # A proxy's own words, perhaps about an answer that it has lost.
         (503, b"upstream connect error or disconnect/reset before headers", "503", True, False),
         (404, b"<html>", "404", True, False),

@@ -118,11 +118,11 @@ async def test_a_connection_on_which_no_request_arrives_is_closed_and_others_are
         host, port = process.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         try:
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b" 200 " in await reader.readline()
             assert await _send(process, beginning) == b""
             # A connection that a request has come from may be idle for longer.
-            writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert (await asyncio.wait_for(reader.read(), 5)).count(b"alive") == 2
         finally:
             writer.close()

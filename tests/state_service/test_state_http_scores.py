@@ -181,7 +181,7 @@ async def test_a_body_that_does_not_arrive_whole_is_the_clients_mistake(tmp_path
         assert answer.status == 400
         host, port = server.url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"POST /scores HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        writer.write(b"POST /scores HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
         await writer.drain()
         await _until(lambda: server.service.requests_in_flight == 1)
         before = server.service.counters.requests_refused
@@ -205,7 +205,7 @@ async def test_a_client_that_hangs_up_is_not_logged_as_a_fault(
     async with serving(tmp_path) as server:
         host, port = server.url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"POST /scores HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        writer.write(b"POST /scores HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{")
         await writer.drain()
         writer.close()
         await writer.wait_closed()

@@ -109,7 +109,7 @@ async def test_a_second_service_on_the_same_file_ends_with_one_sentence(tmp_path
 async def test_an_address_of_another_machine_ends_it_with_one_sentence(tmp_path: Path) -> None:
     process = await spawn(
         *("--host", "203.0.113.1", "--port", "0", "--log-level", "error"),
-        *("--database", str(tmp_path / "state.db")),
+        *("--allow-anonymous", "true", "--database", str(tmp_path / "state.db")),
     )
     _, stderr = await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode == 1

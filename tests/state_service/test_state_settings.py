@@ -23,6 +23,8 @@ def _other_value(row: Setting) -> Any:
     """Return a legal value that is not the default."""
     if row.choices:
         return next(choice for choice in row.choices if choice != row.default)
+    if row.default is None:
+        return "x"
     return row.default + "x" if isinstance(row.default, str) else row.default + 1
 
 
