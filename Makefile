@@ -11,6 +11,9 @@ INCLUDE ?=
 ROUNDS ?= 6
 SEED ?=
 SECONDS_BETWEEN ?= 1
+# How much `make fuzz` tries; a long run: make fuzz BODIES=1000000 REQUESTS=50000
+BODIES ?= 20000
+REQUESTS ?= 8000
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +28,7 @@ install = $(BIN)/python -m pip install --disable-pip-version-check \
     sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test test-compose chaos bench-setup bench bench-engine check format clean FORCE
+.PHONY: help run demo model test test-compose chaos fuzz bench-setup bench bench-engine check format clean FORCE
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,6 +53,10 @@ test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker wi
 
 chaos: $(RUNTIME) model  ## break the stack under load, count what is lost (ROUNDS, SEED, SECONDS_BETWEEN)
 	@$(BIN)/python -m chaos --rounds $(ROUNDS) --seconds-between $(SECONDS_BETWEEN) $(addprefix --seed ,$(SEED))
+
+fuzz: $(DEV) model  ## give the decoders and a running stack hostile input (BODIES=, REQUESTS=)
+	@$(BIN)/python -m fuzzing bodies --count $(BODIES)
+	@$(BIN)/python -m fuzzing servers --count $(REQUESTS)
 
 bench-setup: $(BENCH)  ## install what the benchmarks compare with
 

@@ -94,7 +94,9 @@ def _format(request: Request) -> Format:
     encoding = request.headers.get("content-encoding", "").strip().lower()
     if encoding not in {"", "identity"}:
         raise RequestError(
-            400, "unsupported_content_encoding", f"Content-Encoding {encoding}: send it as it is"
+            400,
+            "unsupported_content_encoding",
+            f"Content-Encoding {encoding[:100]!a}: send it as it is",  # it is any text
         )
     if instead := _NOT_SERVED.get(content_type):
         raise RequestError(

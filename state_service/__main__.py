@@ -5,18 +5,18 @@ With `check`, `dump` or `backup` as its first word it looks at a database instea
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
 
-import structlog
 from aiohttp import web
 
 from state_service.app import create_app
 from state_service.app_keys import BACKGROUND, SERVICE
 from state_service.commands import COMMANDS, run_command
+from state_service.connections import HEARD, KEEP_ALIVE_SECONDS, silent_ones_closed
 from state_service.errors import StorageError
+from state_service.logs import configure_logging
 from state_service.settings import Settings, SettingsError, load_settings
 
 _SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for requests in flight; the last snapshot comes after them
@@ -29,7 +29,7 @@ def main() -> None:
         sys.exit(run_command(sys.argv[1:]))
     try:
         settings = load_settings(sys.argv[1:], os.environ, COMMANDS)
-        _configure_logging(settings.log_level)
+        configure_logging(settings.log_level)
         asyncio.run(_serve(settings))
     except (SettingsError, StorageError) as error:
         sys.exit(f"error: {error}")
@@ -39,8 +39,14 @@ def main() -> None:
 
 async def _serve(settings: Settings) -> None:
     app = await create_app(settings)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT_SECONDS)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        keepalive_timeout=KEEP_ALIVE_SECONDS,
+        shutdown_timeout=_SHUTDOWN_TIMEOUT_SECONDS,
+    )
     await runner.setup()
+    assert runner.server is not None
     gc.collect()
     gc.freeze()  # what is there by now stays: looking at it again would stall the event loop, 30 ms
     try:
@@ -49,10 +55,11 @@ async def _serve(settings: Settings) -> None:
             host, port = address[:2]  # two more follow for IPv6
             url_host = f"[{host}]" if ":" in host else host
             print(f"state service listening on http://{url_host}:{port}", flush=True)
-        await _first_done(_stop_signal(), app[BACKGROUND])
-        # Drain while still listening: whoever asks learns that we stop, and is not just cut off.
-        app[SERVICE].stop()
-        await asyncio.wait({app[BACKGROUND]})
+        async with silent_ones_closed(runner.server, app[HEARD], settings.body_timeout_seconds):
+            await _first_done(_stop_signal(), app[BACKGROUND])
+            # Drain while still listening: whoever asks learns that we stop.
+            app[SERVICE].stop()
+            await asyncio.wait({app[BACKGROUND]})
     finally:
         await runner.cleanup()
 
@@ -74,25 +81,6 @@ def _stop_signal() -> asyncio.Task[None]:
         await stop.wait()
 
     return asyncio.create_task(wait())
-
-
-def _configure_logging(level: str) -> None:
-    """Log to stderr: lines for a person at a terminal, JSON for a machine."""
-    renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        if sys.stderr.isatty()
-        else structlog.processors.JSONRenderer()
-    )
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-    )
 
 
 if __name__ == "__main__":

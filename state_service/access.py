@@ -26,7 +26,7 @@ RIGHTS: Mapping[tuple[str, str], Right] = {
     # The same for every installation: no data in it, and the page has a place for the token.
     ("GET", "/docs"): Right.NOTHING,
     ("GET", "/docs/"): Right.NOTHING,
-    ("GET", "/docs/static"): Right.NOTHING,
+    ("GET", "/docs/static/{name}"): Right.NOTHING,
     ("GET", "/docs/swagger.json"): Right.NOTHING,
     ("GET", "/openapi.json"): Right.NOTHING,
     # No user is named there, but how much is going on is nobody else's business.

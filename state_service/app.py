@@ -8,6 +8,7 @@ from aiohttp import web
 from state_service import documentation, routes_scores, routes_service, routes_users
 from state_service.access import guard
 from state_service.app_keys import BACKGROUND, SERVICE
+from state_service.connections import HEARD, note_connection
 from state_service.headers import add_headers
 from state_service.metrics import add_metrics
 from state_service.problems import render_problems
@@ -23,9 +24,11 @@ async def create_app(settings: Settings) -> web.Application:
     guarded = guard(settings)
     service = await StateService.open(settings)
     app = web.Application(
-        client_max_size=settings.max_body_bytes, middlewares=[render_problems, guarded]
+        client_max_size=settings.max_body_bytes,
+        middlewares=[note_connection, render_problems, guarded],
     )
     app[SERVICE] = service
+    app[HEARD] = set()
     app.cleanup_ctx.append(_running_service)
     app.on_shutdown.append(_refuse_further_requests)
     app.on_response_prepare.append(add_headers)

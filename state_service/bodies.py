@@ -27,6 +27,7 @@ async def read_body(request: web.Request) -> bytes:
                 limit="body_timeout_seconds",
             ) from None
         except (ConnectionResetError, web.RequestPayloadError) as error:
-            raise InvalidRequestError(f"the body did not arrive whole: {error}") from None
+            reason = " ".join(str(error).split())  # aiohttp's has several lines
+            raise InvalidRequestError(f"the body did not arrive whole: {reason}") from None
     service.require_ready()  # it may have begun to stop while the body came in
     return body

@@ -3,10 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+import msgspec
 
 from state_service.errors import InvalidRequestError
 from state_service.settings import Settings
 from state_service.wire import check_window
+
+_decode_number = msgspec.json.Decoder(float).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,15 +45,23 @@ def refuse_unknown(query: Mapping[str, str], known: Sequence[str]) -> None:
         )
 
 
+def check_percent_encoding(raw_path: str) -> None:
+    """Refuse a path with percent-encoded bytes that are not UTF-8.
+
+    aiohttp leaves them as they are, so it would be another user who is asked for.
+    """
+    try:
+        unquote_to_bytes(raw_path).decode()
+    except UnicodeDecodeError:
+        raise InvalidRequestError("the address is not percent-encoded UTF-8") from None
+
+
 def _number(query: Mapping[str, str], name: str) -> float | None:
     text = query.get(name)
     if text is None:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+    value = _finite(text)
+    if math.isnan(value):
         raise InvalidRequestError(f"{name} must be a finite number of seconds")
     return value
 
@@ -56,10 +69,7 @@ def _number(query: Mapping[str, str], name: str) -> float | None:
 def _quantiles(text: str | None, settings: Settings) -> tuple[float, ...]:
     if text is None:
         return ()
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = (math.nan,)
+    values = tuple(map(_finite, text.split(",")))
     too_many = len(values) > settings.max_quantiles
     if too_many or not all(0 <= value <= 1 for value in values):
         raise InvalidRequestError(
@@ -67,3 +77,14 @@ def _quantiles(text: str | None, settings: Settings) -> tuple[float, ...]:
             limit="max_quantiles" if too_many else None,
         )
     return values
+
+
+def _finite(text: str) -> float:
+    """Return the number that a text is as JSON, NaN when it is none.
+
+    Python's own reader takes more: `1_0`, digits of any script, `infinity`.
+    """
+    try:
+        return _decode_number(text)
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return math.nan

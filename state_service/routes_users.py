@@ -10,7 +10,11 @@ from state_service import wire
 from state_service.answering import answered
 from state_service.app_keys import SERVICE
 from state_service.bodies import read_body
-from state_service.parameters import read_window_question, refuse_unknown
+from state_service.parameters import (
+    check_percent_encoding,
+    read_window_question,
+    refuse_unknown,
+)
 from state_service.service import StateService
 
 routes = web.RouteTableDef()
@@ -118,6 +122,8 @@ async def delete_user(request: web.Request) -> web.Response:
 
 def _user_id(service: StateService, request: web.Request) -> str:
     user_id = request.match_info["user_id"]
+    if "%" in user_id:  # or it was `%25`
+        check_percent_encoding(request.rel_url.raw_path)
     wire.check_user_id(user_id, service.settings)
     return user_id
 

@@ -92,7 +92,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         ),
     ] = 86_400.0
     body_timeout_seconds: Annotated[
-        float, Meta(gt=0, le=_WEEK, description="time a client has to send its body")
+        float,
+        Meta(gt=0, le=_WEEK, description="time a client has to send a head, and then its body"),
     ] = 10.0
     max_body_bytes: Annotated[int, Meta(ge=1, description="largest request body")] = (
         32 * 1024 * 1024

@@ -248,6 +248,15 @@ def test_half_a_surrogate_in_a_header_harms_nobody(pipeline: Pipeline) -> None:
     assert body_of(answers[0])["request_id"] == "?"
 
 
+def test_half_a_surrogate_in_a_refused_header_leaves_the_neighbours_alone(
+    pipeline: Pipeline,
+) -> None:
+    odd = request(event(), content_encoding="x\ud800")
+    refused, answer = pipeline.process([odd, request(event())])
+    assert (refused.status, body_of(refused)["code"]) == (400, "unsupported_content_encoding")
+    assert answer.status == 200
+
+
 def test_a_compressed_body_is_refused_by_name(pipeline: Pipeline) -> None:
     (answer,) = pipeline.process([request(event(), content_encoding="gzip")])
     assert (answer.status, body_of(answer)["code"]) == (400, "unsupported_content_encoding")
