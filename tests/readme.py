@@ -1,4 +1,4 @@
-"""The README's commands and the answers it shows for them."""
+"""The documents' commands and the answers they show for them."""
 
 import json
 import math
@@ -16,12 +16,13 @@ VOLATILE = {"newest_timestamp", "avg_ingest_latency_seconds"}
 class Example(NamedTuple):
     section: str
     command: str
-    answer: Any  # None where the README shows none
+    answer: Any  # None where none is shown
 
 
-def examples() -> list[Example]:
+def examples(document: str = README) -> list[Example]:
+    """Return the commands of a document in order, with the section each stands in."""
     found: list[Example] = []
-    for part in re.split(r"^## ", README, flags=re.MULTILINE)[1:]:
+    for part in re.split(r"^##+ ", document, flags=re.MULTILINE)[1:]:
         title, _, section = part.partition("\n")
         for language, text in re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL):
             if language == "bash":

@@ -4,6 +4,7 @@ import json
 import os
 import queue
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -148,6 +149,16 @@ class RunningStack:
         assert self.process.stdout is not None
         self.process.stdout.close()
         self.http.clear()
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """Copy the working tree, so that commands that write do not touch this one."""
+    copy = tmp_path / "checkout"
+    built = shutil.ignore_patterns(".venv", ".git", "var", ".*_cache", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=built)
+    (copy / ".venv").symlink_to(ROOT / ".venv")
+    return copy
 
 
 @pytest.fixture(scope="session")

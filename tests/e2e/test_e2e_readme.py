@@ -1,7 +1,6 @@
 """Every command in the README runs, and answers what the README shows."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -19,16 +18,6 @@ if TYPE_CHECKING:
 # the section on containers by tests/compose.
 ELSEWHERE = {"make run", "make test"}
 CONTAINERS = "Run it in containers"
-
-
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
-    """Copy the working tree, so that commands that write do not touch this one."""
-    copy = tmp_path / "checkout"
-    built = shutil.ignore_patterns(".venv", ".git", "var", ".*_cache", "__pycache__")
-    shutil.copytree(ROOT, copy, ignore=built)
-    (copy / ".venv").symlink_to(ROOT / ".venv")
-    return copy
 
 
 def on_ports_of(stack: "RunningStack", command: str) -> str:
