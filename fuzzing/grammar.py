@@ -127,6 +127,9 @@ class Grammar:
         fields = {"batches": self._value("[" + ",".join(batches) + "]")}
         if self._odd():
             fields["stages"] = self._value('{"decode":[' + self._number("0.01") + "]}")
+        if self._odd():
+            counts = [f'"{name}":{self._number("1")}' for name in _SPOOL_COUNTS]
+            fields["spool"] = self._value('{"host":' + self._text() + "," + ",".join(counts) + "}")
         return self._encoded(self._object(fields))
 
     def _batch(self) -> str:
@@ -149,7 +152,7 @@ class Grammar:
     def _packed(self) -> bytes:
         counts = [self._random.choice((0, 1, 3)) for _ in range(self._random.choice((0, 1, 2)))]
         total = sum(counts) + (self._random.choice((-1, 1)) if self._odd() else 0)
-        body = {
+        body: dict[str, Any] = {
             "batches": [
                 {"key": f"{self._random.getrandbits(64):x}", "events": count} for count in counts
             ],
@@ -159,6 +162,9 @@ class Grammar:
         }
         if self._odd():
             body["stages"] = {"decode": [self._random.choice((0.1, np.nan, np.inf, -1.0, "1"))]}
+        if self._odd():
+            claims = {name: self._random.choice((0, 1, 2**53)) for name in _SPOOL_COUNTS}
+            body["spool"] = {"host": "h", **claims}
         if self._odd():
             body[self._random.choice(list(body))] = self._random.choice(_PACKED_VALUES)
         for batch in body["batches"] if isinstance(body["batches"], list) else ():
@@ -202,6 +208,10 @@ def _quoted(text: str) -> str:
     return quote(text.encode("utf-8", "surrogatepass"), safe="-+_.,~%")
 
 
+_SPOOL_COUNTS = (
+    "batches", "bytes", "oldest_seconds", "refused", "spooled_events", "replayed_events",
+    "expired_events",
+)  # fmt: skip
 _PACKED_VALUES: tuple[Any, ...] = (
     None, True, -1, 2**31, 2**63, 2**64 - 1, 1.5, np.nan, np.inf, "", "x", "u" * 300, "\x00",
     "é" * 129,     b"", b"\xff" * 9, [], [None], [[]], {}, {"": None}, {1: 2},

@@ -31,7 +31,7 @@ _Stages = dict[
 _Seconds = Annotated[float, Meta(ge=0, le=2**40)]
 
 
-_Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+_Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # what every reader of JSON can hold
 
 
 class SpoolReport(msgspec.Struct, frozen=True):
