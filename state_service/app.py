@@ -11,6 +11,7 @@ from state_service.metrics import add_metrics
 from state_service.problems import render_problems
 from state_service.service import StateService
 from state_service.settings import Settings
+from state_service.traffic import Traffic
 
 
 async def create_app(settings: Settings) -> web.Application:
@@ -19,14 +20,18 @@ async def create_app(settings: Settings) -> web.Application:
     Raises `StorageError` when the database cannot be used.
     """
     service = await StateService.open(settings)
-    app = web.Application(client_max_size=settings.max_body_bytes, middlewares=[render_problems])
+    traffic = Traffic()
+    app = web.Application(
+        client_max_size=settings.max_body_bytes,
+        middlewares=[traffic.middleware(), render_problems],
+    )
     app[SERVICE] = service
     app.cleanup_ctx.append(_running_service)
     app.on_shutdown.append(_refuse_further_requests)
     app.add_routes(routes_scores.routes)
     app.add_routes(routes_users.routes)
     app.add_routes(routes_service.routes)
-    add_metrics(app)
+    add_metrics(app, traffic)
     documentation.add_documentation(app)
     return app
 

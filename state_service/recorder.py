@@ -94,6 +94,11 @@ class Recorder:
     # Bound once: the module's would look its configuration up for every batch.
     _log: structlog.typing.FilteringBoundLogger = field(default_factory=log.bind)
 
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their commit."""
+        return len(self._waiting)
+
     async def record(self, batches: Sequence[Batch]) -> list[BatchOutcome]:
         """Return, for each batch, what became of it, once it is as durable as configured.
 
