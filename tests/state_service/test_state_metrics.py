@@ -4,6 +4,7 @@ import asyncio
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,12 +23,6 @@ async def _samples(server: Server) -> Samples:
         for family in text_string_to_metric_families(text)
         for sample in family.samples
     }
-
-
-def _requests(samples: Samples) -> dict[tuple[str, ...], float]:
-    """Return the counts by method, route and status."""
-    name = "medianserve_http_requests_total"
-    return {labels: value for (metric, *labels), value in samples.items() if metric == name}  # type: ignore[misc]
 
 
 async def test_requests_are_counted_by_the_template_of_their_route(tmp_path: Path) -> None:
@@ -67,7 +62,7 @@ async def test_a_refused_request_is_counted_with_its_status(tmp_path: Path) -> N
 
 
 async def test_what_is_bounded_stands_beside_its_bound(tmp_path: Path) -> None:
-    limits = {"max_live_events": 7, "max_active_users": 6, "max_batch_keys": 5}
+    limits: dict[str, Any] = {"max_live_events": 7, "max_active_users": 6, "max_batch_keys": 5}
     async with serving(tmp_path, max_requests_in_flight=4, window_seconds=60.0, **limits) as server:
         await server.record(batch("k", ["u", "v", "v"], [1, 2, 3]))
         samples = await _samples(server)
