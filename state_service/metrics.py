@@ -7,7 +7,7 @@ Names are in base units, a counter ends in `_total`, what bounds a gauge stands 
 from collections.abc import Iterator
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -25,6 +25,7 @@ from state_service.traffic import Traffic
 
 def add_metrics(app: web.Application, traffic: Traffic) -> None:
     """Serve `/metrics`."""
+    disable_created_metrics()  # a second series beside each, which says when the first began
     registry = CollectorRegistry()
     registry.register(_ServiceCollector(app[SERVICE]))
     registry.register(app[SERVICE].stages.histogram)

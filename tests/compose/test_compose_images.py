@@ -79,7 +79,9 @@ def test_management_is_out_of_reach_even_on_the_private_network(stack: "ComposeS
 def test_the_private_network_may_read_torchserve_s_metrics_and_nothing_else_at_their_port(
     stack: "ComposeStack",
 ) -> None:
-    code = "import urllib.request as r; print(r.urlopen('http://torchserve:8082/{}').read().decode())"
+    code = (
+        "import urllib.request as r; print(r.urlopen('http://torchserve:8082/{}').read().decode())"
+    )
     metrics = stack.run_python("state-service", code.format("metrics"))
     assert "medianserve_handler_heartbeat_timestamp_seconds" in metrics
     for path in ("models", "models/scorer", "ping", "predictions/scorer", "workflows"):
