@@ -25,7 +25,8 @@ from state_service.traffic import Traffic
 
 def add_metrics(app: web.Application, traffic: Traffic) -> None:
     """Serve `/metrics`."""
-    disable_created_metrics()  # a second series beside each, which says when the first began
+    # Else each series has a second one, which says when it began.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     registry.register(_ServiceCollector(app[SERVICE]))
     registry.register(app[SERVICE].stages.histogram)

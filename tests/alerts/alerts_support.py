@@ -14,6 +14,14 @@ from tests.handler.test_handler_delivery import MortalState
 class FaultyState(MortalState):
     """A real service that dies, comes back, and whose file others write into."""
 
+    def start(self) -> None:
+        """Start it and wait until it has restored."""
+        super().start()
+        deadline = time.monotonic() + 30
+        while urllib3.request("GET", f"{self.url}/readyz").status != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
     def record(
         self, key: str, timestamps: Sequence[float] | None = None
     ) -> urllib3.BaseHTTPResponse:
