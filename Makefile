@@ -28,7 +28,7 @@ install = $(BIN)/python -m pip install --disable-pip-version-check \
     sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test test-compose chaos fuzz bench-setup bench bench-engine check format clean FORCE
+.PHONY: help run demo model test test-compose test-observe chaos fuzz bench-setup bench bench-engine check format clean FORCE
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -50,6 +50,11 @@ test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker wi
 	@docker compose version >/dev/null 2>&1 || \
 	  { echo "error: this Docker has no Compose; install the plugin docker-compose 2.24 or newer" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/compose --timeout 600  # building counts to the first test
+
+test-observe: $(DEV) model  ## provoke the alerts before a real Prometheus (needs prometheus and promtool)
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
+	  { echo "error: no prometheus here; install it (Debian: apt-get install prometheus)" >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/alerts
 
 chaos: $(RUNTIME) model  ## break the stack under load, count what is lost (ROUNDS, SEED, SECONDS_BETWEEN)
 	@$(BIN)/python -m chaos --rounds $(ROUNDS) --seconds-between $(SECONDS_BETWEEN) $(addprefix --seed ,$(SEED))

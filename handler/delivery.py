@@ -10,6 +10,7 @@ from typing import Protocol
 
 from handler.batches import Batch, BatchResult
 from handler.breaker import CircuitBreaker
+from handler.logs import fields, shown_ids
 from handler.recording import RecordingError, encode_batches
 from handler.spool import Spool, SpoolError
 
@@ -56,7 +57,11 @@ class SpooledDelivery:
                 raise  # perhaps because of one of them: the others shall not wait for it
             if not error.refused:
                 self._breaker.opens()
-                log.warning("%s; scores are spooled until it is there again", error)
+                log.warning(
+                    "%s; scores are spooled until it is there again",
+                    error,
+                    extra=fields(request_ids=shown_ids(batch.request_id for batch in batches)),
+                )
             return self._keep(batches, error)
 
     def _keep(self, batches: Sequence[Batch], failure: RecordingError) -> Sequence[None]:

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,6 +23,7 @@ from handler.delivery import Recording
 from handler.errors import RequestError
 from handler.events import EventColumns, EventError
 from handler.garbage import collector_paused
+from handler.logs import fields, shown_ids
 from handler.reading import Request, read_requests
 from handler.recording import RecordingError, group_by_events
 from handler.scoring import Scorer
@@ -44,6 +46,7 @@ class _Work:
     scores: NDArray[np.float64]
     encoded_scores: msgspec.Raw | None = None
     answer: Answer | None = None
+    recorded: Recorded | None = None
 
     def encode(self) -> msgspec.Raw:
         """Return the answer's scores, encoded once."""
@@ -80,7 +83,11 @@ class Pipeline:
         with self._stages.measure("record"):
             self._record([work for work in works if not (work.dry_run or work.answer)], received_at)
         with self._stages.measure("respond"):
-            return [self._answer(item) for item in opened]
+            answers = [self._answer(item) for item in opened]
+        if log.isEnabledFor(logging.DEBUG):
+            for request, item, answer in zip(requests, opened, answers, strict=True):
+                _log_answer(request, item, answer)
+        return answers
 
     def _open(self, requests: Sequence[Request]) -> list[_Work | Answer]:
         """Read the requests together, or answer what is wrong with one.
@@ -93,7 +100,7 @@ class Pipeline:
         except Exception:
             if len(requests) > 1:
                 return [item for request in requests for item in self._open([request])]
-            log.exception("reading a request failed")
+            log.exception("reading a request failed", extra=_ids(requests[0].headers))
             read = [RequestError(500, "internal_error", "the request could not be read")]
         return [
             self._problem(item, request.headers)
@@ -116,7 +123,7 @@ class Pipeline:
                 for work in works:
                     self._score([work])
                 return
-            log.exception("the model failed")
+            log.exception("the model failed", extra=_ids(works[0].headers))
             failure = RequestError(503, "scoring_failed", "the model failed; nothing was counted")
             works[0].answer = self._problem(failure, works[0].headers)
             return
@@ -149,12 +156,13 @@ class Pipeline:
                 for work in works:
                     self._record_together([work], received_at, deadline)
                 return
-            self._tell(str(error))
+            self._tell(str(error), batches)
             for work in works:
                 work.answer = self._not_recorded(work, error)
             return
         except Exception as error:
-            log.exception("recording failed")  # a fault here; what was sent may have been counted
+            # A fault here; what was sent may have been counted.
+            log.exception("recording failed", extra=_ids_of(batches))
             for work in works:
                 work.answer = self._not_recorded(work, RecordingError(str(error), in_doubt=True))
             return
@@ -162,10 +170,14 @@ class Pipeline:
         for work, result in zip(works, results, strict=True):
             work.answer = self._prediction(work, "spooled" if result is None else "stored", result)
 
-    def _tell(self, failure: str | None) -> None:
+    def _tell(self, failure: str | None, batches: Sequence[Batch] = ()) -> None:
         """Log why recording fails once, not at every batch of a night, and when it works again."""
         if failure is not None and failure != self._failure:
-            log.warning("not recorded: %s; told again when the reason changes", failure)
+            log.warning(
+                "not recorded: %s; told again when the reason changes",
+                failure,
+                extra=_ids_of(batches),
+            )
         elif failure is None and self._failure is not None:
             log.warning("recording works again")
         self._failure = failure
@@ -199,6 +211,7 @@ class Pipeline:
         return item.answer or self._prediction(item, "dry_run", None)
 
     def _prediction(self, work: _Work, recorded: Recorded, result: BatchResult | None) -> Answer:
+        work.recorded = recorded
         return answering.prediction(
             work.columns,
             work.encode(),
@@ -230,6 +243,32 @@ def _batch(work: _Work, received_at: float) -> Batch:
         request_id=_passed_on(work.headers, "x-request-id"),
         traceparent=_passed_on(work.headers, "traceparent"),
     )
+
+
+def _log_answer(request: Request, item: _Work | Answer, answer: Answer) -> None:
+    """Tell what became of one request: never a user id."""
+    work = item if isinstance(item, _Work) else None
+    more = fields(
+        **_ids(request.headers)["fields"],
+        status=answer.status,
+        key=work and work.key,
+        recorded=work and work.recorded,
+        processed=work and len(work.scores),
+        skipped=work and work.columns.total - len(work.scores),
+    )
+    log.debug("answered", extra=more)
+
+
+def _ids(headers: Mapping[str, str]) -> dict[str, Any]:
+    """Return what names a request, for its log messages."""
+    return fields(
+        request_id=_passed_on(headers, "x-request-id"),
+        traceparent=_passed_on(headers, "traceparent"),
+    )
+
+
+def _ids_of(batches: Sequence[Batch]) -> dict[str, Any]:
+    return fields(request_ids=shown_ids(batch.request_id for batch in batches))
 
 
 def _passed_on(headers: Mapping[str, str], name: str) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from ts.metrics.metric_type_enum import MetricTypes
 from ts.protocol import otf_message_handler
 
 from handler.answering import Answer
@@ -21,6 +22,7 @@ from handler.delivery import Recording, SpooledDelivery
 from handler.draining import Drainer
 from handler.events import MAX_INTEGER_DIGITS
 from handler.garbage import leave_loaded_alone
+from handler.logs import configure_logging
 from handler.pipeline import Pipeline
 from handler.read_ahead import read_ahead
 from handler.reading import Request
@@ -28,6 +30,7 @@ from handler.recording import StateClient
 from handler.scoring import ModelError, load_scorer
 from handler.settings import HandlerSettings, SettingsError, load_settings, read_state_token
 from handler.spool import Spool, SpoolSettingError
+from handler.telemetry import SpoolGauges, Telemetry
 from handler.transports import Transport, to_request, transport_of
 
 log = logging.getLogger("handler")
@@ -45,7 +48,7 @@ def handle(data: list[dict[str, Any]] | None, context: "Context") -> list[bytes]
     """
     global _pipeline  # noqa: PLW0603 - a module-level handler has no object to keep it in
     if _pipeline is None:
-        _log_to_stderr()
+        configure_logging(os.environ)
         try:
             _pipeline = _load(context)
         except (ModelError, SettingsError, SpoolSettingError) as error:
@@ -96,6 +99,7 @@ def _load(context: "Context") -> Pipeline:
     # own limit, would take seconds. No id may be so long anyway, and no float64 has 640 digits.
     sys.set_int_max_str_digits(MAX_INTEGER_DIGITS)
     settings = load_settings(context.model_yaml_config, os.environ)
+    log.setLevel(settings.log_level.upper())
     properties = context.system_properties
     scorer = load_scorer(
         settings.factory,
@@ -105,23 +109,31 @@ def _load(context: "Context") -> Pipeline:
     )
     _spare_the_front_end()
     leave_loaded_alone()
-    return Pipeline(settings, scorer, _delivery(settings))
+    delivery, gauges = _delivery(settings)
+    Telemetry(lambda name, value: _tell(context, name, value), gauges).start()
+    return Pipeline(settings, scorer, delivery)
 
 
-def _delivery(settings: HandlerSettings) -> Recording:
+def _delivery(settings: HandlerSettings) -> tuple[Recording, SpoolGauges | None]:
     token = read_state_token(settings)
     client = StateClient(settings.state_url, token)
     if not settings.spool:
-        return client
+        return client, None
 
-    def spool() -> Spool:  # a connection for each of the two threads
+    def spool() -> Spool:  # a connection for each of the three threads
         return Spool(Path(settings.spool), settings.spool_max_bytes, settings.spool_max_age_seconds)
 
     breaker = CircuitBreaker()
     delivery = SpooledDelivery(client, spool(), breaker)
     drained_by = StateClient(settings.state_url, token)
     Drainer(drained_by, spool(), breaker, settings.forward_timeout_seconds).start()
-    return delivery
+    gauges = SpoolGauges(spool(), breaker, settings.spool_max_bytes, settings.spool_max_age_seconds)
+    return delivery, gauges
+
+
+def _tell(context: "Context", name: str, value: float) -> None:
+    """Print a gauge as the line that TorchServe looks for."""
+    context.metrics.get_metric(name, MetricTypes.GAUGE).add_or_update(value)
 
 
 def _spare_the_front_end() -> None:
@@ -134,13 +146,3 @@ def _spare_the_front_end() -> None:
 def _arrived(item: dict[str, Any], index: int, context: "Context") -> tuple[Transport, Request]:
     headers = context.get_all_request_header(index) or {}
     return transport_of(headers), to_request(item, headers, context.get_request_id(index))
-
-
-def _log_to_stderr() -> None:
-    """Keep stdout, which TorchServe parses as a control channel, free of our messages."""
-    if not log.handlers:
-        stream = logging.StreamHandler(sys.stderr)
-        stream.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-        log.addHandler(stream)
-        log.setLevel(logging.INFO)
-        log.propagate = False

@@ -7,7 +7,7 @@ start and not at night.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -35,6 +35,7 @@ class HandlerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spool: str = ""
     spool_max_bytes: Annotated[int, Meta(ge=1 << 20)] = 1 << 30
     spool_max_age_seconds: Annotated[float, Meta(gt=0)] = 3600.0  # at least the window's length
+    log_level: Literal["debug", "info", "warning", "error"] = "info"  # least severe that is logged
     # Limits.
     max_body_bytes: Positive = 16 * 1024 * 1024
     max_events: Positive = 50_000

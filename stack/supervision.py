@@ -21,6 +21,7 @@ from supervisor.xmlrpc import SupervisorTransport
 
 from stack.addresses import Addresses, StackError
 from stack.credentials import KEY_FILE
+from stack.log_lines import readable
 from stack.probe import worker_answers
 from stack.torchserve import read_property
 
@@ -188,7 +189,10 @@ class Stack:
 
     def _end_of_log(self, name: str, lines: int = 15) -> str:
         return "\n".join(
-            [*self._log_of(name).splitlines()[-lines:], f"(all of it: {self._log_path(name)})"]
+            [
+                *map(readable, self._log_of(name).splitlines()[-lines:]),
+                f"(all of it: {self._log_path(name)})",
+            ]
         )
 
     def _log_of(self, name: str) -> str:

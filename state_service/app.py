@@ -14,6 +14,7 @@ from state_service.metrics import add_metrics
 from state_service.problems import render_problems
 from state_service.service import StateService
 from state_service.settings import Settings
+from state_service.traffic import Traffic
 
 
 async def create_app(settings: Settings) -> web.Application:
@@ -23,9 +24,10 @@ async def create_app(settings: Settings) -> web.Application:
     """
     guarded = guard(settings)
     service = await StateService.open(settings)
+    traffic = Traffic()
     app = web.Application(
         client_max_size=settings.max_body_bytes,
-        middlewares=[note_connection, render_problems, guarded],
+        middlewares=[note_connection, traffic.middleware(), render_problems, guarded],
     )
     app[SERVICE] = service
     app[HEARD] = set()
@@ -35,7 +37,7 @@ async def create_app(settings: Settings) -> web.Application:
     app.add_routes(routes_scores.routes)
     app.add_routes(routes_users.routes)
     app.add_routes(routes_service.routes)
-    add_metrics(app)
+    add_metrics(app, traffic)
     documentation.add_documentation(app)
     return app
 

@@ -34,6 +34,7 @@ class Journal:
     def __init__(self, store: Store, rows: deque[tuple[int, int]], covered: int) -> None:
         self._store = store
         self._rows = rows  # (sequence, bytes) of each row on disk
+        self._bytes = sum(size for _, size in rows)
         self._covered = covered
 
     @classmethod
@@ -59,6 +60,11 @@ class Journal:
         """Rows on disk, those included that wait for being deleted. O(1)."""
         return len(self._rows)
 
+    @property
+    def bytes(self) -> int:
+        """Size of their payloads. O(1)."""
+        return self._bytes
+
     async def append(self, sequence: int, group: Group) -> None:
         """Commit one group. Raises `aiosqlite.Error`, and then nothing has been written."""
         if len(group.user_ids) <= _INLINE_EVENTS:
@@ -67,6 +73,7 @@ class Journal:
             row = await asyncio.to_thread(_encode, group)
         await self._store.write("INSERT INTO journal VALUES (?, ?, ?)", sequence, *row)
         self._rows.append((sequence, len(row.payload)))
+        self._bytes += len(row.payload)
 
     async def uncovered(self) -> AsyncIterator[JournalRow]:
         """Read back, in order, the rows that no snapshot covers.
@@ -104,7 +111,7 @@ class Journal:
         while bite := self._bite():
             await self._store.delete("journal", bite)
             for _ in bite:
-                self._rows.popleft()
+                self._bytes -= self._rows.popleft()[1]
 
     async def rewrite(self) -> None:
         """Write the rows that no snapshot covers anew, and nothing else. Raises `aiosqlite.Error`.

@@ -1,9 +1,13 @@
-"""The service's numbers for Prometheus, read when asked for: the hot path pays nothing."""
+"""The service's numbers for Prometheus; most are read when asked for, so the hot path pays nothing.
+
+Names are in base units, a counter ends in `_total`, what bounds a gauge stands beside it as
+`<gauge>_limit`, and no label ever holds a user id. docs/metrics.md explains each.
+"""
 
 from collections.abc import Iterator
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 from prometheus_client.aiohttp import make_aiohttp_handler
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -13,28 +17,57 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from state_service import __version__
 from state_service.app_keys import SERVICE
 from state_service.service import StateService
 from state_service.settings import LIMITS
+from state_service.traffic import Traffic
 
 
-def add_metrics(app: web.Application) -> None:
+def add_metrics(app: web.Application, traffic: Traffic) -> None:
     """Serve `/metrics`."""
+    # Else each series has a second one, which says when it began.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     registry.register(_ServiceCollector(app[SERVICE]))
     registry.register(app[SERVICE].stages.histogram)
+    registry.register(traffic.requests)
+    registry.register(traffic.seconds)
+    ProcessCollector(registry=registry)
     app.router.add_get("/metrics", make_aiohttp_handler(registry))
 
 
 class _ServiceCollector(Collector):
-    """Reads one service's counters. No label ever holds a user id."""
+    """Reads one service's counters and gauges."""
 
     def __init__(self, service: StateService) -> None:
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
-        service = self._service
-        counters = service.counters
+        yield from self._build()
+        yield from self._events()
+        yield from self._held()
+        yield from self._journal()
+        yield from self._snapshots()
+        yield from self._spools()
+
+    def _build(self) -> Iterator[Metric]:
+        service, settings = self._service, self._service.settings
+        build = GaugeMetricFamily(
+            "medianserve_build_info", "Always 1; which version runs.", labels=["version"]
+        )
+        build.add_metric([__version__], 1)
+        yield build
+        yield _gauge("ready", "1 when requests are served.", int(service.phase == "ready"))
+        yield _gauge("window_seconds", "Length of every window.", settings.window_seconds)
+        yield _gauge(
+            "loop_lag_seconds",
+            "Longest wait for the event loop in the last 10 seconds.",
+            service.loop_lag.worst_seconds,
+        )
+
+    def _events(self) -> Iterator[Metric]:
+        counters = self._service.counters
         yield _counter("ingest_requests", "Client requests counted.", counters.ingest_requests)
         events = CounterMetricFamily(
             "medianserve_events", "Events by what became of them.", labels=["outcome"]
@@ -54,7 +87,7 @@ class _ServiceCollector(Collector):
         yield _gauge(
             "tombstones",
             "Forgotten users whose replays are left out.",
-            len(service.state.tombstones),
+            len(self._service.state.tombstones),
         )
         yield SummaryMetricFamily(
             "medianserve_ingest_latency_seconds",
@@ -62,18 +95,75 @@ class _ServiceCollector(Collector):
             count_value=counters.timed_requests,
             sum_value=counters.latency_seconds_total,
         )
-        yield _gauge("active_users", "Users with a score held.", service.windows.active_users)
-        yield _gauge("live_events", "Scores held in memory.", service.windows.live_events)
-        yield _gauge("batch_keys", "Keys remembered against duplicates.", len(service.keys))
-        yield _gauge("requests_in_flight", "Requests being read.", service.requests_in_flight)
-        yield _gauge("ready", "1 when requests are served.", int(service.phase == "ready"))
+
+    def _held(self) -> Iterator[Metric]:
+        service, settings = self._service, self._service.settings
+        for name, text, value, limit in (
+            ("active_users", "Users with a score held", service.windows.active_users,
+             settings.max_active_users),
+            ("live_events", "Scores held in memory", service.windows.live_events,
+             settings.max_live_events),
+            ("batch_keys", "Keys remembered against duplicates", len(service.keys),
+             settings.max_batch_keys),
+            ("requests_in_flight", "Requests being read", service.requests_in_flight,
+             settings.max_requests_in_flight),
+            ("requests_waiting", "Requests that wait for their commit", service.requests_waiting,
+             settings.max_requests_in_flight),
+        ):  # fmt: skip
+            yield _gauge(name, f"{text}.", value)
+            yield _gauge(f"{name}_limit", f"{text}, at most.", limit)
         yield _gauge("database_bytes", "Size of the database.", service.store.size_bytes())
+
+    def _journal(self) -> Iterator[Metric]:
+        service = self._service
+        commits = service.commits
+        yield _counter("journal_commits", "Group commits.", commits.commits)
+        yield _counter("journal_failures", "Group commits that failed.", commits.failures)
         yield _gauge(
-            "loop_lag_seconds",
-            "Longest wait for the event loop in the last 10 seconds.",
-            service.loop_lag.worst_seconds,
+            "journal_failing", "1 when the last commit failed.", int(commits.error is not None)
         )
-        spool = service.spools.summary()
+        yield _gauge("journal_rows", "Rows of the journal on disk.", service.journal.rows)
+        yield _gauge("journal_bytes", "Size of these rows.", service.journal.bytes)
+        restored = service.restored
+        damaged = GaugeMetricFamily(
+            "medianserve_damaged_records",
+            "Records found damaged or gone at the start.",
+            labels=["record"],
+        )
+        damaged.add_metric(["block"], restored.damaged_blocks)
+        damaged.add_metric(["journal"], restored.damaged_journal_rows)
+        yield damaged
+        if restored.duration_seconds is not None:
+            yield _gauge(
+                "restore_duration_seconds",
+                "How long restoring took at the start.",
+                restored.duration_seconds,
+            )
+
+    def _snapshots(self) -> Iterator[Metric]:
+        snapshots = self._service.snapshots
+        yield _counter("snapshot_failures", "Snapshots that failed.", snapshots.failures)
+        yield _gauge(
+            "snapshot_failing", "1 when the last one failed.", int(snapshots.error is not None)
+        )
+        yield _gauge(
+            "snapshot_interval_seconds",
+            "Time between snapshots.",
+            self._service.settings.snapshot_interval_seconds,
+        )
+        if snapshots.last_at is not None:
+            yield _gauge(
+                "snapshot_timestamp_seconds", "When the last snapshot was.", snapshots.last_at
+            )
+        if snapshots.last_duration_seconds is not None:
+            yield _gauge(
+                "snapshot_duration_seconds",
+                "How long the last snapshot took.",
+                snapshots.last_duration_seconds,
+            )
+
+    def _spools(self) -> Iterator[Metric]:
+        spool = self._service.spools.summary()
         yield _gauge("spool_batches", "Batches in the handlers' spools.", spool["batches"])
         yield _gauge("spool_bytes", "Size of the handlers' spools on disk.", spool["bytes"])
         yield _gauge("spool_oldest_seconds", "Age of the oldest of them.", spool["oldest_seconds"])
@@ -85,31 +175,6 @@ class _ServiceCollector(Collector):
         spooled.add_metric(["replayed"], spool["replayed_events"])
         spooled.add_metric(["expired"], spool["expired_events"])
         yield spooled
-        commits = service.commits
-        yield _counter("journal_commits", "Group commits.", commits.commits)
-        yield _counter("journal_failures", "Group commits that failed.", commits.failures)
-        yield _gauge("journal_rows", "Rows of the journal on disk.", service.journal.rows)
-        restored = service.restored
-        damaged = GaugeMetricFamily(
-            "medianserve_damaged_records",
-            "Records found damaged or gone at the start.",
-            labels=["record"],
-        )
-        damaged.add_metric(["block"], restored.damaged_blocks)
-        damaged.add_metric(["journal"], restored.damaged_journal_rows)
-        yield damaged
-        snapshots = service.snapshots
-        yield _counter("snapshot_failures", "Snapshots that failed.", snapshots.failures)
-        if snapshots.last_at is not None:
-            yield _gauge(
-                "snapshot_timestamp_seconds", "When the last snapshot was.", snapshots.last_at
-            )
-        if snapshots.last_duration_seconds is not None:
-            yield _gauge(
-                "snapshot_duration_seconds",
-                "How long the last snapshot took.",
-                snapshots.last_duration_seconds,
-            )
 
 
 def _counter(name: str, text: str, value: float) -> Metric:

@@ -41,7 +41,12 @@ async def render_problems(request: web.Request, handler: Handler) -> web.StreamR
             response.headers["Allow"] = error.headers["Allow"]
         return response
     except Exception:
-        log.exception("request failed", method=request.method)
+        log.exception(
+            "request failed",
+            method=request.method,
+            request_id=request.headers.get("X-Request-ID"),
+            traceparent=request.headers.get("traceparent"),
+        )
         return _problem(request, 500, "internal_error", "the service failed; its log says why")
 
 

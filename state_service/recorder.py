@@ -25,6 +25,7 @@ group: its requests count as having arrived at one moment.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,9 +50,9 @@ from state_service.wire import Batch
 
 log = structlog.get_logger()
 
-_INLINE_HASHES = (
-    2_048  # more users to look up among the forgotten would be felt, a microsecond each
-)
+# More users to look up among the forgotten would be felt, a microsecond each.
+_INLINE_HASHES = 2_048
+_MAX_SHOWN_IDS = 10  # in one log message
 GROUP_EVENTS = 16_384  # a group takes no further request beyond: its work is felt on the event loop
 
 
@@ -103,6 +104,11 @@ class Recorder:
     _stopping: bool = False
     # Bound once: the module's would look its configuration up for every batch.
     _log: structlog.typing.FilteringBoundLogger = field(default_factory=log.bind)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their commit."""
+        return len(self._waiting)
 
     async def record(self, batches: Sequence[Batch]) -> list[BatchOutcome]:
         """Return, for each batch, what became of it, once it is as durable as configured.
@@ -168,6 +174,8 @@ class Recorder:
         if plan.group.keys and (failure := await self._commit(plan)):
             _refuse(requests, failure)
             return
+        if self._log.is_enabled_for(logging.DEBUG):
+            self._log_recorded(requests, plan)
         for request, outcomes in zip(requests, plan.outcomes, strict=True):
             self.counters.duplicates += sum(item.events for item in outcomes if item.duplicate)
             self.counters.forgotten += sum(item.forgotten for item in outcomes)
@@ -249,7 +257,7 @@ class Recorder:
                 with self.stages.measure("journal"):
                     await self.journal.append(sequence, plan.group)
             except aiosqlite.Error as error:
-                return self._commit_failed(str(error))
+                return self._commit_failed(str(error), plan)
             self._commit_succeeded()
         async with self.state.changing:
             with self.stages.measure("apply"):
@@ -257,9 +265,14 @@ class Recorder:
             self._count(plan)
         return None
 
-    def _commit_failed(self, reason: str) -> NotDurableError:
+    def _commit_failed(self, reason: str, plan: _Plan) -> NotDurableError:
         if self.status.error != reason:  # once, not at every request of a night
-            log.error("the journal cannot be written; events are refused", reason=reason)
+            ids = [batch.request_id for batch in plan.fresh if batch.request_id is not None]
+            log.error(
+                "the journal cannot be written; events are refused",
+                reason=reason,
+                request_ids=ids[:_MAX_SHOWN_IDS],
+            )
         self.status.error = reason
         self.status.failures += 1
         return NotDurableError(f"nothing was recorded: the journal cannot be written: {reason}")
@@ -270,6 +283,20 @@ class Recorder:
             log.info("the journal can be written again")
         self.status.error = None
 
+    def _log_recorded(self, requests: list[_Request], plan: _Plan) -> None:
+        """Tell what became of each batch, under what its client calls it: never a user id."""
+        for request, outcomes in zip(requests, plan.outcomes, strict=True):
+            for batch, outcome in zip(request.batches, outcomes, strict=True):
+                self._log.debug(
+                    "recorded",
+                    request_id=batch.request_id,
+                    traceparent=batch.traceparent,
+                    key=batch.key,
+                    **outcome.counts._asdict(),
+                    skipped=batch.skipped,
+                    duplicate=outcome.duplicate,
+                )
+
     def _count(self, plan: _Plan) -> None:
         counters, now = self.counters, self.clock()
         accepted, late, future = plan.group.counts.sum(axis=0).tolist()
@@ -278,7 +305,6 @@ class Recorder:
         counters.future += future
         counters.ingest_requests += len(plan.fresh)
         for batch in plan.fresh:
-            self._log.debug("recorded", request_id=batch.request_id, traceparent=batch.traceparent)
             counters.skipped += batch.skipped
             if batch.received_at is not None:
                 counters.timed_requests += 1

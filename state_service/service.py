@@ -109,6 +109,11 @@ class StateService:
         return self._recorder.status
 
     @property
+    def requests_waiting(self) -> int:
+        """How many requests wait to be recorded."""
+        return self._recorder.waiting
+
+    @property
     def snapshots(self) -> SnapshotStatus:
         """How the last snapshots went."""
         return self._snapshotter.status

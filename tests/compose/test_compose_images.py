@@ -71,9 +71,22 @@ def test_only_scoring_and_state_are_published_and_only_on_loopback(stack: "Compo
 def test_management_is_out_of_reach_even_on_the_private_network(stack: "ComposeStack") -> None:
     code = "import socket; socket.create_connection(('torchserve', {}), timeout=5)"
     stack.run_python("state-service", code.format(8080))  # so it would get there
-    for port in (8081, 8082, 7070, 7071):
+    for port in (8081, 7070, 7071):
         with pytest.raises(AssertionError, match="ConnectionRefusedError"):
             stack.run_python("state-service", code.format(port))
+
+
+def test_the_private_network_may_read_torchserve_s_metrics_and_nothing_else_at_their_port(
+    stack: "ComposeStack",
+) -> None:
+    code = (
+        "import urllib.request as r; print(r.urlopen('http://torchserve:8082/{}').read().decode())"
+    )
+    metrics = stack.run_python("state-service", code.format("metrics"))
+    assert "medianserve_handler_heartbeat_timestamp_seconds" in metrics
+    for path in ("models", "models/scorer", "ping", "predictions/scorer", "workflows"):
+        with pytest.raises(AssertionError, match="HTTP Error 4"):
+            stack.run_python("state-service", code.format(path))
 
 
 def test_heap_and_workers_follow_the_container_s_limits(stack: "ComposeStack") -> None:

@@ -67,11 +67,11 @@ def test_help_lists_every_target(bare_checkout: Path) -> None:
         assert f"make {target} " in listed
 
 
-def test_the_two_test_targets_leave_no_folder_of_tests_out() -> None:
+def test_the_three_test_targets_leave_no_folder_of_tests_out() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         collected = tomllib.load(file)["tool"]["pytest"]["testpaths"]
     folders = {f"tests/{path.parent.name}" for path in (ROOT / "tests").glob("*/__init__.py")}
-    assert {*collected, "tests/compose"} == folders
+    assert {*collected, "tests/compose", "tests/alerts"} == folders
 
 
 def test_without_docker_test_compose_says_what_is_missing(bare_checkout: Path) -> None:
@@ -84,3 +84,19 @@ def test_without_docker_test_compose_says_what_is_missing(bare_checkout: Path) -
     )  # fmt: skip
     assert done.returncode != 0
     assert done.stderr.startswith("error: no Docker engine answers; ")
+
+
+def test_without_prometheus_test_observe_says_what_is_missing(bare_checkout: Path) -> None:
+    (bare_checkout / ".venv").symlink_to(ROOT / ".venv")
+    tools = bare_checkout / "tools"
+    tools.mkdir()
+    for tool in ("make", "sh"):
+        path = shutil.which(tool)
+        assert path is not None
+        (tools / tool).symlink_to(path)
+    done = subprocess.run(
+        ["make", "test-observe", "-o", ".venv/.dev-installed", "-o", "model"],
+        cwd=bare_checkout, env={"PATH": str(tools)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.startswith("error: no prometheus here; ")
