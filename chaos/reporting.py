@@ -14,7 +14,7 @@ from chaos.oracle import Verdict
 
 @dataclass(slots=True)
 class Injected:
-    """How often a kind of fault came, and the longest outage of a round that had it."""
+    """How often a kind of fault came, and the longest outage of a round that had it alone."""
 
     times: int = 0
     longest_outage_seconds: float = 0.0
@@ -110,7 +110,7 @@ def _faults_table(faults: dict[str, Injected]) -> Table:
     table = Table(title="faults injected", title_justify="left")
     table.add_column("kind")
     table.add_column("times", justify="right")
-    table.add_column("longest outage of a round with it, s", justify="right")
+    table.add_column("longest outage by it alone, s", justify="right")
     for kind, found in sorted(faults.items()):
         table.add_row(kind, str(found.times), f"{found.longest_outage_seconds:.1f}")
     return table

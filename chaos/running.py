@@ -112,7 +112,7 @@ async def _rounds(scene: Scene, loading: asyncio.Task[None]) -> None:
         report.rounds = number
         ended = time.monotonic()
         back = await _until_back(scene, loading)
-        for kind in {fault.kind.value for fault in each.faults} & report.faults.keys():
+        if len(each.faults) == 1 and (kind := each.faults[0].kind.value) in report.faults:
             worst = report.faults[kind].longest_outage_seconds
             report.faults[kind].longest_outage_seconds = max(
                 worst, report.load.round_outage_seconds
