@@ -9,6 +9,7 @@ from state_service import documentation, routes_scores, routes_service, routes_u
 from state_service.app_keys import BACKGROUND, SERVICE
 from state_service.metrics import add_metrics
 from state_service.problems import render_problems
+from state_service.routes_dashboard import add_dashboard
 from state_service.service import StateService
 from state_service.settings import Settings
 
@@ -28,6 +29,7 @@ async def create_app(settings: Settings) -> web.Application:
     app.add_routes(routes_service.routes)
     add_metrics(app)
     documentation.add_documentation(app)
+    add_dashboard(app)
     return app
 
 
