@@ -28,11 +28,13 @@ class UsersQuestion:
     by: By
     order: Order
     after: Place | None
+    min_count: int
 
 
 class _Token(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     by: By
     order: Order
+    min_count: int
     value: float
     user_id: Annotated[str, Meta(min_length=1)]
 
@@ -41,39 +43,51 @@ _decode_token = msgspec.json.Decoder(_Token).decode
 
 
 def read_users_question(query: Mapping[str, str], settings: Settings) -> UsersQuestion:
-    """Read `limit`, `sort`, `order` and `page_token`; `InvalidRequestError` names the wrong one.
+    """Read what `GET /users` takes; `InvalidRequestError` names the wrong one.
 
-    A token continues the ranking that it is of; `sort` and `order` need not be said again.
+    A token continues the ranking that it is of: but for `limit`, nothing need be said again.
     """
-    refuse_others(query, ("limit", "sort", "order", "page_token"))
+    refuse_others(query, ("limit", "min_count", "order", "page_token", "sort"))
     limit = read_limit(query, settings.max_listed)
+    min_count = read_count(query, "min_count", settings.max_live_events, 1)
     by, order = _BY.get(query.get("sort")), _ORDERS.get(query.get("order"))
     if "sort" in query and by is None:
         raise InvalidRequestError("sort must be count or median")
     if "order" in query and order is None:
         raise InvalidRequestError("order must be asc or desc")
     if "page_token" not in query:
-        return UsersQuestion(limit, by or "count", order or "desc", None)
+        return UsersQuestion(limit, by or "count", order or "desc", None, min_count)
     token = _read_token(query["page_token"], settings)
-    if by not in (None, token.by) or order not in (None, token.order):
-        raise InvalidRequestError("the page_token is of another sort or order")
-    return UsersQuestion(limit, token.by, token.order, Place(token.value, token.user_id))
+    said = ("sort", by, token.by), ("order", order, token.order)
+    counted = ("min_count", min_count if "min_count" in query else None, token.min_count)
+    for name, value, first in (*said, counted):
+        if value not in (None, first):
+            raise InvalidRequestError(f"the page_token is of another {name}: {first}")
+    place = Place(token.value, token.user_id)
+    return UsersQuestion(limit, token.by, token.order, place, token.min_count)
 
 
-def page_token(by: By, order: Order, after: Place) -> str:
+def page_token(question: UsersQuestion, after: Place) -> str:
     """Return what asks for the page after a place; safe in an address as it is."""
-    token = msgspec.json.encode(_Token(by, order, after.value, after.user_id))
+    token = msgspec.json.encode(
+        _Token(question.by, question.order, question.min_count, after.value, after.user_id)
+    )
     return base64.urlsafe_b64encode(token).decode().rstrip("=")
 
 
 def read_limit(query: Mapping[str, str], most: int, default: int = DEFAULT_LIMIT) -> int:
     """Read `limit`: how many to answer with, 1 to `most`."""
-    text = query.get("limit")
+    return read_count(query, "limit", most, min(default, most))
+
+
+def read_count(query: Mapping[str, str], name: str, most: int, default: int) -> int:
+    """Read a whole number from 1 to `most`."""
+    text = query.get(name)
     if text is None:
-        return min(default, most)
+        return default
     digits = text.isascii() and text.isdigit() and len(text) <= len(str(most))
     if not (digits and 1 <= int(text) <= most):
-        raise InvalidRequestError(f"limit must be a whole number from 1 to {most}")
+        raise InvalidRequestError(f"{name} must be a whole number from 1 to {most}")
     return int(text)
 
 

@@ -80,10 +80,14 @@ def rates(before: Reading, after: Reading) -> Rates:
 
 
 class Rankings(msgspec.Struct, frozen=True, kw_only=True):
-    """A few users at each end, as of a moment, and how long it took to find them."""
+    """A few users at each end, as of a moment, and how long it took to find them.
+
+    Medians are ranked of users with `min_count` scores at least.
+    """
 
     time: float
     seconds: float
+    min_count: int
     most_active: Sequence[Ranked]
     highest_medians: Sequence[Ranked]
     lowest_medians: Sequence[Ranked]

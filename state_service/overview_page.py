@@ -39,7 +39,9 @@ _PAGE = """<!doctype html>
 <input id="user_id" name="user_id" value="{asked}" autocomplete="off">
 <button>Look up</button>
 </form>
+<div class="tables">
 {tables}
+</div>
 <p class="note">As of {time}; this page loads itself again every {refresh} seconds.</p>
 </main>
 </body>
@@ -145,6 +147,8 @@ def seconds(value: float | None) -> str:
     """
     if value is None:
         return _NOTHING
+    if value == 0:
+        return "0 s"
     if value < 1:
         return f"{value * 1000:.1f} ms"
     if value < 60:

@@ -37,15 +37,25 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ranking:
-    """Users with a score in the window: `slots` int32 [n], and what ranks them, float64 [n]."""
+    """Users with a score in the window: `slots`, `values` that rank them, `counts`, each [n]."""
 
     by: By
     everybody: AllMediansQuestion
     slots: NDArray[np.int32]
     values: NDArray[np.float64]
+    counts: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.slots)
+
+    def of_at_least(self, min_count: int) -> "Ranking":
+        """Leave out users with fewer scores. O(n)."""
+        if min_count <= 1:
+            return self
+        kept = np.flatnonzero(self.counts >= min_count)
+        return Ranking(
+            self.by, self.everybody, self.slots[kept], self.values[kept], self.counts[kept]
+        )
 
     def first(self, k: int, order: Order) -> list[Ranked]:
         """Return k users quickly: of several with the last one's value, any. O(n)."""
@@ -116,9 +126,9 @@ class RankingQuestion:
         """Rank. By count O(segments' users), by median O(scores held)."""
         if self.by == "count":
             slots, counts = self.everybody.counted()
-            return Ranking(self.by, self.everybody, slots, counts.astype(np.float64))
+            return Ranking(self.by, self.everybody, slots, counts.astype(np.float64), counts)
         slots, columns = self.everybody.columns()
-        return Ranking(self.by, self.everybody, slots, columns.medians)
+        return Ranking(self.by, self.everybody, slots, columns.medians, columns.counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,7 @@ class PageQuestion:
     limit: int
     order: Order
     after: Place | None
+    min_count: int
 
     @property
     def size(self) -> int:
@@ -137,4 +148,4 @@ class PageQuestion:
 
     def answer(self) -> list[Ranked]:
         """Cut it."""
-        return self.ranking.page(self.limit, self.order, self.after)
+        return self.ranking.of_at_least(self.min_count).page(self.limit, self.order, self.after)

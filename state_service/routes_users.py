@@ -139,7 +139,9 @@ async def get_users(request: web.Request) -> web.Response:
     service.require_ready()
     question = read_users_question(request.query, service.settings)
     ranking = await request.app[EVERYBODY].ranking(question.by)
-    users = await answered(PageQuestion(ranking, question.limit, question.order, question.after))
+    users = await answered(
+        PageQuestion(ranking, question.limit, question.order, question.after, question.min_count)
+    )
     more = len(users) == question.limit
     place = ranking.place_of(users[-1]) if more else None
     return _json(
@@ -154,7 +156,7 @@ async def get_users(request: web.Request) -> web.Response:
                 }
                 for user in users
             ],
-            "next_page_token": place and page_token(question.by, question.order, place),
+            "next_page_token": place and page_token(question, place),
             "window_seconds": service.settings.window_seconds,
         }
     )

@@ -37,6 +37,7 @@ _PERIOD_SECONDS = 1.0
 _RATES_OVER = 5  # readings: the rate of a second alone would jump about
 _HISTORY_READINGS = 300
 _RANKED = 10
+_TELLING_SCORES = 10
 _FRESH_SECONDS = 10.0
 _REST = 20  # times as long as a ranking took
 
@@ -119,13 +120,13 @@ class Ticker:
     async def _tick(self) -> float:
         begin = time.monotonic()
         self._readings.append(self._reading())
-        for subject in self._viewers.subjects:
-            if subject is None:
-                self._viewers.publish(None, event("overview", self.overview()))
-            else:
-                self._viewers.publish(
-                    subject, event("user", await user_view(self._service, subject))
-                )
+        subjects = self._viewers.subjects
+        if None in subjects:
+            self._viewers.publish(None, event("overview", self.overview()))
+        for subject in subjects:
+            if subject is not None:
+                view = await user_view(self._service, subject)
+                self._viewers.publish(subject, event("user", view))
         return max(0.0, begin + self.period_seconds - time.monotonic())
 
     async def _ask_torchserve(self) -> float:
@@ -142,12 +143,18 @@ class Ticker:
         by_count = await self._everybody.ranking("count")
         by_median = await self._everybody.ranking("median")
         most = await asyncio.to_thread(by_count.first, _RANKED, "desc")
-        highest = await asyncio.to_thread(by_median.first, _RANKED, "desc")
-        lowest = await asyncio.to_thread(by_median.first, _RANKED, "asc")
+        # Of a single score the median is that score: such users would fill both ends.
+        min_count = _TELLING_SCORES
+        telling = await asyncio.to_thread(by_median.of_at_least, min_count)
+        if len(telling) < _RANKED:
+            min_count, telling = 1, by_median
+        highest = await asyncio.to_thread(telling.first, _RANKED, "desc")
+        lowest = await asyncio.to_thread(telling.first, _RANKED, "asc")
         took = time.monotonic() - begin
         self._rankings = Rankings(
             time=at,
             seconds=took,
+            min_count=min_count,
             most_active=most,
             highest_medians=highest,
             lowest_medians=lowest,

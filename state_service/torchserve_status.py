@@ -5,6 +5,7 @@ fails loudly, and whatever comes back is a status that says what was found.
 """
 
 import asyncio
+import os
 import time
 from typing import Self
 
@@ -124,7 +125,8 @@ def _in_words(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {_TIMEOUT_SECONDS:g} s"
     if isinstance(error, aiohttp.ClientConnectorError):
-        return (error.os_error.strerror or "it cannot be reached").lower()
+        number = error.os_error.errno  # its text has the address in it
+        return os.strerror(number).lower() if number else "it cannot be reached"
     if isinstance(error, msgspec.DecodeError):
         return "its answer is not TorchServe's"
     if isinstance(error, ValueError) and not isinstance(error, aiohttp.ClientError):

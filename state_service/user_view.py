@@ -1,10 +1,10 @@
-"""What the live page shows of one user: the window described, its newest scores, its past. Pure."""
+"""What the live page shows of one user: the window described, scores to draw, its past. Pure."""
 
 from dataclasses import dataclass
 
 import msgspec
 
-from state_service.newest import NewestQuestion
+from state_service.newest import thinned_scores
 from state_service.questions import Question
 from state_service.statistics import Summary
 
@@ -40,20 +40,21 @@ class UserView(msgspec.Struct, kw_only=True):
     low: float | None
     high: float | None
     newest_timestamp: float | None
-    timestamps: list[float]
+    timestamps: list[float]  # newest first
     scores: list[float]
+    one_in: int  # of so many scores one is among them
     trail: list[TrailPoint] = []
 
 
 @dataclass(frozen=True, slots=True)
 class ViewQuestion:
-    """About one user's window and its newest scores, as of one moment."""
+    """About one user's window and scores to draw, as of one moment."""
 
     question: Question
     user_id: str
     time: float
     window_seconds: float
-    scores_shown: int
+    scores_drawn: int
 
     @property
     def size(self) -> int:
@@ -63,7 +64,7 @@ class ViewQuestion:
     def answer(self) -> UserView:
         """Compute it; pure, in any thread."""
         summary = self.question.answer()
-        newest = NewestQuestion(self.question, self.scores_shown).answer()
+        drawn, one_in = thinned_scores(self.question, self.scores_drawn)
         low, high = summary.quantiles
         return UserView(
             user_id=self.user_id,
@@ -77,6 +78,7 @@ class ViewQuestion:
             low=low,
             high=high,
             newest_timestamp=summary.newest_timestamp,
-            timestamps=newest.timestamps.tolist(),
-            scores=newest.scores.tolist(),
+            timestamps=drawn.timestamps.tolist(),
+            scores=drawn.scores.tolist(),
+            one_in=one_in,
         )

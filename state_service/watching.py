@@ -9,7 +9,7 @@ from state_service.service import StateService
 from state_service.user_view import QUANTILES, TrailPoint, UserView, ViewQuestion
 from state_service.viewers import Watched
 
-_SCORES_SHOWN = 1_000
+_SCORES_DRAWN = 1_000
 _TRAIL_POINTS = 60
 _LARGE = 20_000  # scores: beyond, a point of the trail takes its milliseconds
 _FEW_POINTS = 15
@@ -33,7 +33,7 @@ async def user_view(
             watched.user_id,
             end if math.isfinite(end) else now,
             window_seconds,
-            _SCORES_SHOWN,
+            _SCORES_DRAWN,
         )
     )
     if with_trail and question.size and math.isfinite(end):

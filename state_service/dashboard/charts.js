@@ -1,6 +1,7 @@
 // The drawings, by uPlot. Colours come from the style sheet, so that both themes are its business.
 
 const LONG_AGO_SECONDS = 300;
+const LEAST_SECONDS = 60;
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
@@ -90,7 +91,8 @@ export class Spark {
     }
     this.chart?.setData([this.times, this.values]);
     const end = this.times.at(-1) ?? 0;
-    this.chart?.setScale("x", { min: end - LONG_AGO_SECONDS, max: end });
+    const shown = Math.min(LONG_AGO_SECONDS, Math.max(LEAST_SECONDS, end - this.times[0]));
+    this.chart?.setScale("x", { min: end - shown, max: end });
   }
 
   redraw() {
@@ -119,7 +121,7 @@ export class UserPlot {
         legend: { show: false },
         scales: { x: { time: false }, y: { range: UserPlot.range } },
         axes: [
-          { ...axis, space: 90, values: (_chart, ticks) => ticks.map(clock) },
+          { ...axis, space: 90, size: 34, values: (_chart, ticks) => ticks.map(clock) },
           { ...axis, size: 58, values: (_chart, ticks) => ticks.map((tick) => String(Number(tick.toPrecision(4)))) },
         ],
         bands: [{ series: [3, 2], fill: () => colour("band") }],
@@ -135,7 +137,7 @@ export class UserPlot {
           { ...hidden, stroke: () => colour("band-edge"), width: 1, spanGaps: true },
           { stroke: () => colour("median"), width: 2.5, points: { show: false }, spanGaps: true },
         ],
-        hooks: { draw: [(chart) => this.drawNow(chart)] },
+        hooks: { drawClear: [(chart) => this.drawNow(chart)] },
       },
       [[], [], [], [], []],
       element,
@@ -166,12 +168,15 @@ export class UserPlot {
     this.chart.setScale("x", { min: begin, max: end });
   }
 
-  /** The median and the band of all dots, dashed from edge to edge: what they are at this moment. */
+  /** Behind the rest, the median and the band as they are now: from edge to edge, of all the dots. */
   drawNow(chart) {
     const view = this.view;
     if (!view || view.median === null) return;
     const { ctx, bbox } = chart;
+    const top = chart.valToPos(view.high, "y", true);
     ctx.save();
+    ctx.fillStyle = colour("band-now");
+    ctx.fillRect(bbox.left, top, bbox.width, chart.valToPos(view.low, "y", true) - top);
     ctx.setLineDash([2 * devicePixelRatio, 5 * devicePixelRatio]);
     for (const [value, name] of [[view.median, "median"], [view.low, "band-edge"], [view.high, "band-edge"]]) {
       const y = Math.round(chart.valToPos(value, "y", true)) + 0.5;

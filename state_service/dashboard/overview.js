@@ -116,6 +116,8 @@ export class OverviewPanel {
       showRanking("most-active", rankings.most_active);
       showRanking("highest-medians", rankings.highest_medians);
       showRanking("lowest-medians", rankings.lowest_medians);
+      const least = rankings.min_count;
+      put("ranked-note", least > 1 ? `Medians of users with ${least} scores or more.` : "");
     }
     this.showPhase(stats);
   }

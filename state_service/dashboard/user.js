@@ -103,7 +103,7 @@ export class UserPanel {
       "user-range": `${format.score(view.min)} to ${format.score(view.max)}`,
       "user-newest": `${format.seconds(Math.max(0, view.time - view.newest_timestamp))} ago`,
       "user-shown":
-        view.count > view.scores.length ? `the newest ${format.number(view.scores.length)} scores are drawn` : "",
+        view.one_in > 1 ? `one in ${format.number(view.one_in)} scores is drawn` : "",
     };
     for (const [id, value] of Object.entries(figures)) {
       if (byId(id).textContent !== value) byId(id).textContent = value;
