@@ -21,7 +21,7 @@ install = $(BIN)/python -m pip install --disable-pip-version-check \
     sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test test-compose bench-setup bench bench-engine check format clean FORCE
+.PHONY: help run demo model test test-page test-compose screenshots bench-setup bench bench-engine check format clean FORCE
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -37,12 +37,20 @@ model: model_store/scorer.mar  ## build the default weights and the archive, whe
 test: $(DEV) model  ## set up everything and run every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
+test-page: $(DEV)  ## look at the live page as a visitor does (needs Chromium)
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { echo "error: there is no Chromium; install it (Debian: apt-get install chromium)" >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/dashboard
+
 test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker with Compose)
 	@docker info >/dev/null 2>&1 || \
 	  { echo "error: no Docker engine answers; install and start Docker, or point DOCKER_HOST at one" >&2; exit 1; }
 	@docker compose version >/dev/null 2>&1 || \
 	  { echo "error: this Docker has no Compose; install the plugin docker-compose 2.24 or newer" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/compose --timeout 600  # building counts to the first test
+
+screenshots: $(DEV) model  ## take the pictures in docs/ from a running stack under load (needs Chromium)
+	@$(BIN)/python -m docs.make_screenshots
 
 bench-setup: $(BENCH)  ## install what the benchmarks compare with
 

@@ -8,12 +8,12 @@ import time
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import urlencode
 
 from state_service.overview import Overview
 from state_service.ranking import Ranked
 from state_service.user_view import UserView
 
-_REFRESH_SECONDS = 5
 _NOTHING = "-"
 
 _PAGE = """<!doctype html>
@@ -22,7 +22,6 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="refresh" content="{refresh}">
 <title>medianserve</title>
 <link rel="icon" href="dashboard/icon.svg">
 <link rel="stylesheet" href="dashboard/style.css">
@@ -42,7 +41,7 @@ _PAGE = """<!doctype html>
 <div class="tables">
 {tables}
 </div>
-<p class="note">As of {time}; this page loads itself again every {refresh} seconds.</p>
+<p class="note">As of {time}. <a href="{again}">Load it again</a></p>
 </main>
 </body>
 </html>
@@ -60,7 +59,9 @@ def render_overview(overview: Overview, user: UserView | None = None) -> str:
         tables.append(_ranking("Highest medians", rankings.highest_medians))
         tables.append(_ranking("Lowest medians", rankings.lowest_medians))
     return _PAGE.format(
-        refresh=_REFRESH_SECONDS,
+        again=escape(
+            "overview" if user is None else f"overview?{urlencode({'user_id': user.user_id})}"
+        ),
         conditions="\n".join(
             f'<p class="condition {condition.level}">{escape(condition.sentence)}</p>'
             for condition in overview.conditions

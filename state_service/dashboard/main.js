@@ -69,6 +69,8 @@ byId("first-command").textContent = [
   `  -d '{"user_id": "alice", "timestamp": '$(date +%s)', "features": [0.1, 0.2, 0.3]}'`,
 ].join("\n");
 
+globalThis.medianserve = { overview, user }; // for a look from the console, and for tests
+
 showTheme();
 watchService();
 user.followAddress();
