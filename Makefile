@@ -28,7 +28,7 @@ install = $(BIN)/python -m pip install --disable-pip-version-check \
     sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test test-compose test-observe chaos fuzz bench-setup bench bench-engine check format clean FORCE
+.PHONY: help run demo model test test-page test-compose test-observe chaos fuzz screenshots bench-setup bench bench-engine check format clean FORCE
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,11 @@ model: model_store/scorer.mar  ## build the default weights and the archive, whe
 
 test: $(DEV) model  ## set up everything and run every test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+test-page: $(DEV)  ## look at the live page as a visitor does (needs Chromium)
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	  { echo "error: there is no Chromium; install it (Debian: apt-get install chromium)" >&2; exit 1; }
+	@$(BIN)/python -m pytest tests/dashboard
 
 test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker with Compose)
 	@docker info >/dev/null 2>&1 || \
@@ -62,6 +67,9 @@ chaos: $(RUNTIME) model  ## break the stack under load, count what is lost (ROUN
 fuzz: $(DEV) model  ## give the decoders and a running stack hostile input (BODIES=, REQUESTS=)
 	@$(BIN)/python -m fuzzing bodies --count $(BODIES)
 	@$(BIN)/python -m fuzzing servers --count $(REQUESTS)
+
+screenshots: $(DEV) model  ## take the pictures in docs/ from a running stack under load (needs Chromium)
+	@$(BIN)/python -m docs.make_screenshots
 
 bench-setup: $(BENCH)  ## install what the benchmarks compare with
 

@@ -139,7 +139,7 @@ def _tell_ready(stack: Stack) -> None:
     print(
         f"medianserve is ready: events to {addresses.inference.url}/predictions/scorer, "
         f"medians from {addresses.state.url}/users/<user_id>/median, "
-        f"API docs at {addresses.state.url}/docs",
+        f"API docs at {addresses.state.url}/docs, all of it live at {addresses.state.url}/",
         flush=True,
     )
 

@@ -106,6 +106,8 @@ class Addresses:
             "TS_GRPC_MANAGEMENT_PORT": str(self.grpc_management.port),
             "STATE_HOST": self.state.host,
             "STATE_PORT": str(self.state.port),
+            "STATE_TORCHSERVE_URL": self.inference.url,
+            "STATE_MANAGEMENT_URL": self.management.url,
         }
 
     def check_free(self) -> None:

@@ -12,6 +12,7 @@ from state_service.connections import HEARD, note_connection
 from state_service.headers import add_headers
 from state_service.metrics import add_metrics
 from state_service.problems import render_problems
+from state_service.routes_dashboard import add_dashboard
 from state_service.service import StateService
 from state_service.settings import Settings
 from state_service.traffic import Traffic
@@ -39,6 +40,7 @@ async def create_app(settings: Settings) -> web.Application:
     app.add_routes(routes_service.routes)
     add_metrics(app, traffic)
     documentation.add_documentation(app)
+    add_dashboard(app)
     return app
 
 

@@ -4,8 +4,10 @@ import asyncio
 
 from aiohttp import web
 
+from state_service.everybody import Everybody
 from state_service.service import StateService
 
 SERVICE = web.AppKey("SERVICE", StateService)
 BACKGROUND: web.AppKey[asyncio.Task[None]] = web.AppKey("BACKGROUND", asyncio.Task)
 """Restoring, then snapshotting for ever: it ends only with the service or by failing."""
+EVERYBODY = web.AppKey("EVERYBODY", Everybody)

@@ -154,9 +154,13 @@ class AllMediansQuestion:
 
     def answer(self) -> UserMedians:
         """Answer for each user with a score in the window, in no order. O(scores held)."""
-        slots, counts = self.counted()
-        columns = _medians(slots, counts, self.interval, self.runs)
+        slots, columns = self.columns()
         return UserMedians(self.names(slots), columns)
+
+    def columns(self) -> tuple[NDArray[np.int32], MedianColumns]:
+        """Return the slots with scores in the window, ascending, and the answers for them."""
+        slots, counts = self.counted()
+        return slots, _medians(slots, counts, self.interval, self.runs)
 
     def counted(self) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
         """Return the slots with scores in the window, ascending, and how many each has."""

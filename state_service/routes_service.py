@@ -1,6 +1,7 @@
 """Questions about the service itself: statistics and health."""
 
 import dataclasses
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -8,6 +9,7 @@ from aiohttp import web
 from state_service.app_keys import SERVICE
 from state_service.durability import durability_in_words
 from state_service.errors import NotDurableError, UnavailableError
+from state_service.service import StateService
 from state_service.settings import LIMITS
 
 routes = web.RouteTableDef()
@@ -16,9 +18,13 @@ routes = web.RouteTableDef()
 @routes.get("/stats")
 async def get_stats(request: web.Request) -> web.Response:
     """Tell what has happened since this process started, and what it holds."""
-    service = request.app[SERVICE]
+    return web.json_response(body=msgspec.json.encode(stats_of(request.app[SERVICE])))
+
+
+def stats_of(service: StateService) -> dict[str, Any]:
+    """Return what `/stats` and the live page show."""
     counters, settings = service.counters, service.settings
-    body = {
+    return {
         "ingest_requests": counters.ingest_requests,
         "events_processed": counters.events_processed,
         "median_requests": counters.median_requests,
@@ -54,7 +60,6 @@ async def get_stats(request: web.Request) -> web.Response:
         "loop_lag_seconds": service.loop_lag.worst_seconds,
         "restore": dataclasses.asdict(service.restored),
     }
-    return web.json_response(body=msgspec.json.encode(body))
 
 
 @routes.post("/snapshot")

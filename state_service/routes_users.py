@@ -1,4 +1,4 @@
-"""Questions about users: medians and statistics of their windows."""
+"""Questions about users: medians, statistics and scores of their windows, and who there is."""
 
 import math
 from typing import Any
@@ -8,13 +8,22 @@ from aiohttp import web
 
 from state_service import wire
 from state_service.answering import answered
-from state_service.app_keys import SERVICE
+from state_service.app_keys import EVERYBODY, SERVICE
 from state_service.bodies import read_body
+from state_service.listing import (
+    page_token,
+    read_limit,
+    read_users_question,
+    refuse_others,
+    without,
+)
+from state_service.newest import WindowQuestion
 from state_service.parameters import (
     check_percent_encoding,
     read_window_question,
     refuse_unknown,
 )
+from state_service.ranking import PageQuestion
 from state_service.service import StateService
 
 routes = web.RouteTableDef()
@@ -116,6 +125,61 @@ async def delete_user(request: web.Request) -> web.Response:
             "user_id": user_id,
             "forgotten_events": forgotten.events,
             "forgotten_at": forgotten.forgotten_at,
+        }
+    )
+
+
+@routes.get(r"/users/{user_id:[^/]+}/scores")
+async def get_scores(request: web.Request) -> web.Response:
+    """Answer the window itself, newest first."""
+    service = request.app[SERVICE]
+    service.require_ready()
+    limit = read_limit(request.query, service.settings.max_listed)
+    refuse_others(request.query, ("at", "limit", "window"))
+    question = read_window_question(without(request.query, "limit"), service.settings)
+    user_id = _user_id(service, request)
+    window = service.windows.median_question(user_id, service.clock(), question.window, question.at)
+    newest, summary = await answered(WindowQuestion(window, limit))
+    return _json(
+        {
+            "user_id": user_id,
+            "count": summary.count,
+            "scores": [
+                {"timestamp": timestamp, "score": score}
+                for timestamp, score in zip(*(column.tolist() for column in newest), strict=True)
+            ],
+            "window_seconds": question.window or service.settings.window_seconds,
+            "newest_timestamp": summary.newest_timestamp,
+        }
+    )
+
+
+@routes.get("/users")
+async def get_users(request: web.Request) -> web.Response:
+    """Answer the users with a score in the window, by count or median, a page at a time."""
+    service = request.app[SERVICE]
+    service.require_ready()
+    question = read_users_question(request.query, service.settings)
+    ranking = await request.app[EVERYBODY].ranking(question.by)
+    users = await answered(
+        PageQuestion(ranking, question.limit, question.order, question.after, question.min_count)
+    )
+    more = len(users) == question.limit
+    place = ranking.place_of(users[-1]) if more else None
+    return _json(
+        {
+            "users": len(ranking),
+            "items": [
+                {
+                    "user_id": user.user_id,
+                    "median": user.median,
+                    "count": user.count,
+                    "newest_timestamp": user.newest_timestamp,
+                }
+                for user in users
+            ],
+            "next_page_token": place and page_token(question, place),
+            "window_seconds": service.settings.window_seconds,
         }
     )
 

@@ -105,6 +105,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         10_000
     )
     max_quantiles: Annotated[int, Meta(ge=1, description="most quantiles in one question")] = 100
+    max_listed: Annotated[int, Meta(ge=1, description="most users or scores in one list")] = 10_000
+    max_viewers: Annotated[
+        int, Meta(ge=0, description="streams of events served at once: pages that are open")
+    ] = 64
     max_live_events: Annotated[int, Meta(ge=1, description="most scores held in memory")] = (
         50_000_000
     )
@@ -120,6 +124,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_requests_in_flight: Annotated[
         int, Meta(ge=1, description="requests worked on at once; more get a 503")
     ] = 256
+    torchserve_url: Annotated[
+        str, Meta(description="TorchServe's inference address, for the live page; empty: not asked")
+    ] = ""
+    management_url: Annotated[
+        str, Meta(description="TorchServe's management address, likewise: workers and queue")
+    ] = ""
     retry_after_seconds: Annotated[
         int, Meta(ge=1, description="what a 503 tells the client to wait")
     ] = 1

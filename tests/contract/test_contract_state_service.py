@@ -47,10 +47,9 @@ async def test_the_routes_are_the_contracts(tmp_path: Path) -> None:
         for method, path, operation in operations()
         if operation["tags"] != [ANSWERED_BY_TORCHSERVE]
     }
-    # Below /docs/ lie the files of Swagger UI.
-    assert {
-        (method, path) for method, path in routes if not path.startswith("/docs/")
-    } == documented
+    # Below these lie the files of Swagger UI and of the live page.
+    files = ("/docs/", "/dashboard/")
+    assert {(method, path) for method, path in routes if not path.startswith(files)} == documented
 
 
 def _batches() -> list[Batch]:
@@ -150,7 +149,16 @@ async def _walk(walk: _Walker) -> None:
     median, stats = "/users/{user_id}/median", "/users/{user_id}/stats"
     batches = [_as_json(batch) for batch in _batches()]
     many = {"user_ids": ["u"] * 11}
-    for path in ("/stats", "/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"):
+    for path in (
+        "/stats",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+        "/",
+        "/overview",
+    ):
         await walk(200, "GET", path)
         await walk(405, "DELETE", path)
     await walk(200, "POST", "/scores", json={"batches": batches})
@@ -173,6 +181,7 @@ async def _walk(walk: _Walker) -> None:
         await walk(405, "POST", path, address)
     await walk(200, "GET", stats, "/users/a/stats?q=0,0.5,1")
     await walk(200, "GET", stats, "/users/nobody/stats?q=0,0.5,1")
+    await _walk_lists(walk)
     await walk(200, "POST", "/medians", json={"user_ids": ["a", "nobody", "a"]})
     await walk(200, "POST", "/medians", json={"user_ids": [], "window": 5, "at": now})
     await walk(400, "POST", "/medians", json={"user_ids": ["a"], "window": 0})
@@ -187,6 +196,26 @@ async def _walk(walk: _Walker) -> None:
     await walk(400, "DELETE", user, f"/users/{'u' * 257}")
     await walk(405, "GET", user, "/users/a")
     await _walk_through_troubles(walk)
+
+
+async def _walk_lists(walk: _Walker) -> None:
+    """Ask for users, scores and streams, well and badly."""
+    scores = "/users/{user_id}/scores"
+    await walk(200, "GET", scores, "/users/a/scores?limit=1&window=60")
+    await walk(200, "GET", scores, "/users/nobody/scores")
+    await walk(400, "GET", scores, "/users/a/scores?limit=0")
+    await walk(400, "GET", scores, "/users/a/scores?at=0")
+    await walk(405, "POST", scores, "/users/a/scores")
+    await walk(200, "GET", "/users")
+    await walk(200, "GET", "/users", "/users?sort=median&order=asc&limit=1&min_count=1")
+    await walk(400, "GET", "/users", "/users?sort=name")
+    await walk(405, "POST", "/users")
+    await walk(200, "GET", "/overview", "/overview?user_id=a")
+    await walk(400, "GET", "/overview", "/overview?user_id=")
+    await walk(200, "GET", "/events", "/events?limit=2")
+    await walk(200, "GET", "/events", "/events?limit=2&user_id=a&window=60")
+    await walk(400, "GET", "/events", "/events?limit=1&window=60")
+    await walk(405, "POST", "/events")
 
 
 async def _walk_through_troubles(walk: _Walker) -> None:
@@ -214,6 +243,11 @@ async def _walk_through_troubles(walk: _Walker) -> None:
         await walk(503, "GET", stats, "/users/a/stats")
         await walk(503, "DELETE", "/users/{user_id}", "/users/a")
         await walk(503, "POST", "/snapshot")
+        await walk(503, "GET", "/users/{user_id}/scores", "/users/a/scores")
+        await walk(503, "GET", "/users")
+        await walk(503, "GET", "/events", "/events?user_id=a&limit=1")
+        await walk(200, "GET", "/events", "/events?limit=1")
+        await walk(200, "GET", "/overview")
         await walk(200, "GET", "/stats")
         await walk(200, "GET", "/metrics")
     service.phase = "ready"
@@ -323,6 +357,7 @@ def test_the_limits_of_the_contract_are_the_default_settings() -> None:
     assert question["user_ids"]["items"]["maxLength"] == settings.max_user_id_bytes
     assert batch["key"]["maxLength"] == settings.max_key_bytes
     assert batch["user_id"]["items"]["maxLength"] == settings.max_user_id_bytes
+    assert SPEC["components"]["parameters"]["Limit"]["schema"]["maximum"] == settings.max_listed
     assert SPEC["components"]["parameters"]["UserId"]["schema"]["maxLength"] == 256
     (quantiles,) = (
         parameter

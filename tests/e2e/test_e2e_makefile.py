@@ -71,7 +71,22 @@ def test_the_three_test_targets_leave_no_folder_of_tests_out() -> None:
     with (ROOT / "pyproject.toml").open("rb") as file:
         collected = tomllib.load(file)["tool"]["pytest"]["testpaths"]
     folders = {f"tests/{path.parent.name}" for path in (ROOT / "tests").glob("*/__init__.py")}
-    assert {*collected, "tests/compose", "tests/alerts"} == folders
+    assert {*collected, "tests/compose", "tests/alerts", "tests/dashboard"} == folders
+
+
+def test_without_chromium_test_page_says_what_to_install(
+    bare_checkout: Path, tmp_path: Path
+) -> None:
+    (bare_checkout / ".venv").symlink_to(ROOT / ".venv")
+    (tmp_path / "bin").mkdir()
+    for tool in ("make", "sh"):
+        (tmp_path / "bin" / tool).symlink_to(str(shutil.which(tool)))
+    done = make(
+        bare_checkout, "test-page", "-o", ".venv/.dev-installed",
+        PATH=str(tmp_path / "bin"), SHELL="/bin/sh",
+    )  # fmt: skip
+    (sentence,) = errors(done)
+    assert sentence.startswith("error: there is no Chromium; ")
 
 
 def test_without_docker_test_compose_says_what_is_missing(bare_checkout: Path) -> None:

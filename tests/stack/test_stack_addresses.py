@@ -30,6 +30,8 @@ def test_an_offset_moves_every_port_and_tells_both_processes() -> None:
         "TS_GRPC_MANAGEMENT_PORT": "7171",
         "STATE_HOST": "127.0.0.1",
         "STATE_PORT": "8190",
+        "STATE_TORCHSERVE_URL": "http://127.0.0.1:8180",
+        "STATE_MANAGEMENT_URL": "http://127.0.0.1:8181",
     }
 
 

@@ -123,7 +123,7 @@ async def serving(
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", settings.get("port", 0)).start()
         host, port = runner.addresses[0][:2]
         async with aiohttp.ClientSession() as session:
             server = Server(f"http://{host}:{port}", session, app, app[SERVICE])

@@ -1,0 +1,55 @@
+// Numbers as people read them. Pure.
+
+export const NOTHING = "-";
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const tenths = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+
+/** A number with its thousands apart; small ones keep a digit. */
+export function number(value) {
+  if (value === null || value === undefined) return NOTHING;
+  return (Math.abs(value) < 10 ? tenths : whole).format(value);
+}
+
+/** A duration in the unit that suits it. */
+export function seconds(value) {
+  if (value === null || value === undefined) return NOTHING;
+  if (value === 0) return "0 s";
+  if (value < 1) return `${(value * 1000).toFixed(1)} ms`;
+  if (value < 60) return `${value.toFixed(1)} s`;
+  const minutes = Math.floor(value / 60);
+  if (minutes < 60) return `${minutes} min ${Math.floor(value % 60)} s`;
+  if (minutes < 2880) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+  return `${Math.floor(minutes / 1440)} days`;
+}
+
+/** A window's length, in whole minutes where it is. */
+export function length(value) {
+  if (value === 60) return "minute";
+  return value % 60 === 0 && value >= 60 ? `${number(value / 60)} minutes` : `${value} seconds`;
+}
+
+/** A size in the unit that suits it. */
+export function bytes(value) {
+  if (value === null || value === undefined) return NOTHING;
+  let unit = "B";
+  for (const larger of ["KiB", "MiB", "GiB"]) {
+    if (value < 1024) break;
+    value /= 1024;
+    unit = larger;
+  }
+  return `${unit === "B" ? value : value.toFixed(1)} ${unit}`;
+}
+
+/** A score, four digits of it. */
+export function score(value) {
+  if (value === null || value === undefined) return NOTHING;
+  if (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 1e6)) {
+    return value.toExponential(2);
+  }
+  return String(Number(value.toPrecision(4)));
+}
+
+export function text(value) {
+  return value ?? NOTHING;
+}

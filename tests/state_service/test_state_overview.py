@@ -1,0 +1,101 @@
+"""What the live page is told, computed: rates, and how things are in sentences."""
+
+from typing import Any
+
+import pytest
+
+from state_service.overview import Reading, TorchServeStatus, conditions, rates
+from state_service.settings import Settings
+from state_service.status import Counters
+
+HEALTHY = TorchServeStatus(state="healthy", workers=2, workers_ready=2)
+
+
+def stats(**changes: Any) -> Any:
+    """Return the part of /stats that is judged, of a service that is well."""
+    body: dict[str, Any] = {
+        "phase": "ready",
+        "events_processed": 10,
+        "live_events": 10,
+        "users": 2,
+        "loop_lag_seconds": 0.001,
+        "journal": {"error": None},
+        "snapshot": {"error": None},
+        "spool": {"batches": 0, "refused": 0, "oldest_seconds": 0.0, "expired_events": 0},
+        "restore": {
+            "segments_done": 3, "segments_total": 62, "journal_rows_total": 0,
+            "journal_rows_done": 0, "damaged_blocks": 0, "damaged_journal_rows": 0,
+        },
+    }  # fmt: skip
+    for name, value in changes.items():
+        body[name] = body[name] | value if isinstance(value, dict) else value
+    return body
+
+
+def test_rates_are_what_the_counters_grew_by() -> None:
+    counters = Counters()
+    before = Reading.of(counters, 100.0, 5.0)
+    counters.accepted, counters.late, counters.ingest_requests = 900, 100, 20
+    counters.median_requests, counters.timed_requests = 4, 10
+    counters.latency_seconds_total = 0.25
+    between = rates(before, Reading.of(counters, 102.0, 7.0))
+    assert between.time == 102.0
+    assert between.events_per_second == 500
+    assert between.requests_per_second == 10
+    assert between.medians_per_second == 2
+    assert between.ingest_latency_seconds == 0.025
+
+
+def test_without_time_or_requests_there_is_no_rate() -> None:
+    reading = Reading.of(Counters(accepted=5), 100.0, 5.0)
+    assert rates(reading, reading).events_per_second == 0
+    assert rates(reading, reading).ingest_latency_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "torchserve", "level", "words"),
+    [
+        ({}, HEALTHY, "good", "All is well"),
+        ({"events_processed": 0, "live_events": 0}, HEALTHY, "waiting", "first event"),
+        ({"events_processed": 0}, HEALTHY, "good", "All is well"),  # restored ones are there
+        ({"phase": "restoring"}, HEALTHY, "waiting", "3 of 62 segments."),
+        ({"phase": "stopping"}, HEALTHY, "warning", "Stopping"),
+        ({"journal": {"error": "no room"}}, HEALTHY, "bad", "no room"),
+        ({"snapshot": {"error": "no room"}}, HEALTHY, "warning", "Snapshots fail: no room"),
+        ({"restore": {"damaged_blocks": 2}}, HEALTHY, "warning", "2 damaged"),
+        ({"live_events": 46_000_000}, HEALTHY, "warning", "46,000,000 of 50,000,000 scores"),
+        ({"users": 5_000_000}, HEALTHY, "warning", "5,000,000 of 5,000,000 users"),
+        ({"loop_lag_seconds": 0.4}, HEALTHY, "warning", "0.40 s"),
+        ({"spool": {"batches": 1, "oldest_seconds": 9.0}}, HEALTHY, "warning", "1 request waits"),
+        ({"spool": {"batches": 1, "refused": 1}}, HEALTHY, "warning", "1 in the spool"),
+        ({"spool": {"expired_events": 5}}, HEALTHY, "bad", "5 events expired"),
+        ({}, TorchServeStatus(), "good", "All is well"),
+        ({}, TorchServeStatus(state="away", detail="no answer"), "bad", "away: no answer"),
+        ({}, TorchServeStatus(state="unhealthy", detail="x"), "bad", "does not score: x"),
+        (
+            {},
+            TorchServeStatus(state="healthy", workers=3, workers_ready=1),
+            "warning",
+            "1 of TorchServe's 3",
+        ),
+    ],
+)
+def test_each_condition_has_its_sentence(
+    changes: Any, torchserve: TorchServeStatus, level: str, words: str
+) -> None:
+    (condition,) = conditions(stats(**changes), torchserve, Settings())
+    assert condition.level == level
+    assert words in condition.sentence
+    assert condition.sentence.endswith(".")
+
+
+def test_the_worst_comes_first() -> None:
+    levels = [
+        condition.level
+        for condition in conditions(
+            stats(phase="restoring", snapshot={"error": "x"}, journal={"error": "y"}),
+            HEALTHY,
+            Settings(),
+        )
+    ]
+    assert levels == ["bad", "warning", "waiting"]
