@@ -32,7 +32,7 @@ def read_window_question(
     known = {"window", "at"} | ({"q"} if quantiles else set())
     if unknown := sorted(set(query) - known):
         raise InvalidRequestError(
-            f"unknown parameter '{unknown[0]}': known are {', '.join(sorted(known))}"
+            f"unknown parameter '{unknown[0][:100]}': known are {', '.join(sorted(known))}"
         )
     if len(query) > len(set(query)):  # a multi-dict has a key for each time it was given
         raise InvalidRequestError("each parameter may be given once")
