@@ -110,7 +110,7 @@ def look_at(item: Hostile) -> list[Finding]:
             outcome = _read_of_state(item)
         except ServiceError as error:
             _require(error.status in (400, 413), f"status {error.status}")
-            _require(error.detail and len(error.detail) < 10_000, "no detail, or far too much")
+            _require(error.detail and len(error.detail) < 1000, "no detail, or far too much")
             msgspec.json.encode({"code": error.code, "detail": error.detail})
             outcome = None
         seconds = time.thread_time() - started
@@ -155,7 +155,7 @@ def _check_neighbour(outcome: ReadRequest | RequestError) -> None:
 def _check_read(outcome: ReadRequest | RequestError) -> None:
     if isinstance(outcome, RequestError):
         _require(outcome.status in (400, 413), f"status {outcome.status}")
-        _require(outcome.detail and len(outcome.detail) < 10_000, "no detail, or far too much")
+        _require(outcome.detail and len(outcome.detail) < 1000, "no detail, or far too much")
         msgspec.json.decode(problem(outcome, 1).body)
         return
     columns = outcome.columns

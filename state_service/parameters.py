@@ -41,7 +41,7 @@ def refuse_unknown(query: Mapping[str, str], known: Sequence[str]) -> None:
     """Raise `InvalidRequestError` for a parameter that is not known."""
     if unknown := sorted(set(query) - set(known)):
         raise InvalidRequestError(
-            f"unknown parameter '{unknown[0]}': known are {', '.join(known) or 'none here'}"
+            f"unknown parameter '{unknown[0][:100]}': known are {', '.join(known) or 'none here'}"
         )
 
 

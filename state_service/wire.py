@@ -121,6 +121,7 @@ class MediansQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _decode_text = msgspec.json.Decoder(_TextScores).decode
 _decode_binary = msgspec.msgpack.Decoder(_BinaryScores).decode
 _decode_medians = msgspec.json.Decoder(MediansQuestion).decode
+_MAX_REASON_CHARS = 300
 _NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -135,7 +136,7 @@ def decode_scores(body: bytes, content_type: str, settings: Settings) -> Scores:
             return _of_shared_columns(_decode_binary(body), settings)
         return _of_own_columns(_decode_text(body), settings)
     except _NOT_DECODABLE as error:
-        raise InvalidRequestError(f"the body is not a list of batches: {error}") from None
+        raise InvalidRequestError(f"the body is not a list of batches: {_brief(error)}") from None
 
 
 def _of_own_columns(decoded: _TextScores, settings: Settings) -> Scores:
@@ -227,7 +228,9 @@ def decode_medians(body: bytes, settings: Settings) -> MediansQuestion:
     try:
         question = _decode_medians(body)
     except _NOT_DECODABLE as error:
-        raise InvalidRequestError(f"the body is not a question for medians: {error}") from None
+        raise InvalidRequestError(
+            f"the body is not a question for medians: {_brief(error)}"
+        ) from None
     if len(question.user_ids) > settings.max_lookup_users:
         raise TooLargeError(
             f"{len(question.user_ids)} users; the limit is {settings.max_lookup_users}: "
@@ -267,6 +270,12 @@ def _check_user_ids(user_ids: list[str], place: str, max_bytes: int) -> None:
                 f"{place}[{index}] must have 1 to {max_bytes} bytes",
                 limit="max_user_id_bytes" if user_id else None,
             )
+
+
+def _brief(error: Exception) -> str:
+    """Return a reason, cut: it may quote the name of a field, which may be as long as a body."""
+    reason = str(error)
+    return reason if len(reason) <= _MAX_REASON_CHARS else f"{reason[:_MAX_REASON_CHARS]}…"
 
 
 def _utf8_length(text: str) -> int:

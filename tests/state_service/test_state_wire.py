@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from state_service import wire
 from state_service.errors import InvalidRequestError, ServiceError, TooLargeError
+from state_service.parameters import read_window_question
 from state_service.settings import Settings
 
 JSON = "application/json"
@@ -192,3 +193,14 @@ def test_more_than_the_limits_is_too_large() -> None:
             wire.decode_scores(encode(batches), content_type, SETTINGS)
     with pytest.raises(TooLargeError):
         wire.decode_medians(msgspec.json.encode({"user_ids": ["u"] * 7}), SETTINGS)
+
+
+def test_a_refusal_does_not_repeat_a_body_of_any_length() -> None:
+    for decode in (
+        lambda: wire.decode_medians(b'{"user_ids":[],"%s":1}' % (b"u" * 100_000), SETTINGS),
+        lambda: read_window_question({"u" * 8000: "1"}, SETTINGS),
+    ):
+        with pytest.raises(InvalidRequestError) as caught:
+            decode()
+        assert "uuu" in caught.value.detail
+        assert len(caught.value.detail) < 500
