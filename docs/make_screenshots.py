@@ -3,6 +3,7 @@
 It starts the stack on ports of its own, loads it, and looks at it as a visitor does.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -36,27 +37,27 @@ _PICTURES: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Take them."""
     addresses = Addresses.load(SERVER_CONFIG, os.environ, _PORT_OFFSET)
-    with tempfile.TemporaryDirectory(prefix="medianserve-pictures-") as var:
-        with Stack(addresses, Path(var)) as stack:
-            stack.wait_until_ready()
-            load = subprocess.Popen(  # noqa: S603 - our own interpreter
-                [
-                    sys.executable, "-m", "generator", "run",
-                    "--url", addresses.inference.url, "--state-url", addresses.state.url, *_LOAD,
-                ],
-                cwd=ROOT, stdout=subprocess.DEVNULL,
-            )  # fmt: skip
-            try:
-                with sync_playwright() as playwright:
-                    browser = playwright.chromium.launch(
-                        executable_path=shutil.which("chromium"),
-                        args=["--no-sandbox"] if os.geteuid() == 0 else [],
-                    )
-                    _take(browser, addresses.state.url)
-                    browser.close()
-            finally:
-                load.terminate()
-                load.wait()
+    with contextlib.ExitStack() as exits:
+        var = exits.enter_context(tempfile.TemporaryDirectory(prefix="medianserve-pictures-"))
+        exits.enter_context(Stack(addresses, Path(var))).wait_until_ready()
+        load = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [
+                sys.executable, "-m", "generator", "run",
+                "--url", addresses.inference.url, "--state-url", addresses.state.url, *_LOAD,
+            ],
+            cwd=ROOT, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(
+                    executable_path=shutil.which("chromium"),
+                    args=["--no-sandbox"] if os.geteuid() == 0 else [],
+                )
+                _take(browser, addresses.state.url)
+                browser.close()
+        finally:
+            load.terminate()
+            load.wait()
 
 
 def _take(browser: Browser, url: str) -> None:

@@ -1,7 +1,6 @@
 """Streams of server-sent events: shared, bounded, and no hindrance to anybody."""
 
 import asyncio
-import itertools
 import signal
 import socket
 import time
@@ -195,13 +194,14 @@ async def test_users_are_listed_page_by_page(tmp_path: Path) -> None:
         await server.record(batch("a", user_ids, [float(u[1:]) for u in user_ids]))
         listed: list[str] = []
         query = "/users?sort=median&order=asc&limit=10&min_count=3"
-        for pages in itertools.count(1):
+        pages = 0
+        while query:
+            pages += 1
             body = await server.get(query)
             assert body["users"] == 25
             listed += [item["user_id"] for item in body["items"]]
-            if body["next_page_token"] is None:
-                break
-            query = f"/users?limit=10&page_token={body['next_page_token']}"
+            token = body["next_page_token"]
+            query = token and f"/users?limit=10&page_token={token}"
         assert pages == 3
         assert listed == [f"u{n}" for n in range(2, 25)]
         for item in (await server.get("/users"))["items"]:
