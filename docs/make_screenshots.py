@@ -70,11 +70,12 @@ def _take(browser: Browser, url: str) -> None:
     next(iter(pages.values())).wait_for_timeout(_WATCHED_SECONDS * 1000)
     for page in pages.values():
         page.get_by_label("Window").select_option(index=1)
-        page.locator("#most-active a").first.click()
+        page.locator("#most-active a").last.click()
         expect(page.locator("#user-plot canvas")).to_be_visible(timeout=60_000)
     for name, page in pages.items():
         page.wait_for_timeout(3000)
-        page.evaluate("scrollTo(0, 0)" if name != "page-phone" else "void 0")
+        top = "#user-title" if name == "page-phone" else "header"
+        page.locator(top).evaluate("element => element.scrollIntoView()")
         page.screenshot(path=_FOLDER / f"{name}.png")
         print(f"docs/{name}.png")
 

@@ -1,6 +1,9 @@
 """Streams of server-sent events: shared, bounded, and no hindrance to anybody."""
 
 import asyncio
+import base64
+import hashlib
+import re
 import signal
 import socket
 import time
@@ -237,3 +240,17 @@ async def test_the_scores_of_a_window_are_listed_newest_first(tmp_path: Path) ->
         assert (await server.get("/users/nobody/scores"))["scores"] == []
         for query in ("limit=0", "limit=1&limit=2", "windows=5", "window=0"):
             await server.problem("GET", f"/users/u/scores?{query}", 400, "invalid_request")
+
+
+async def test_the_page_names_the_hashes_of_the_charts_files_it_loads(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        page = (await server.ask("GET", "/")).text
+        named = dict(re.findall(r'"dashboard/(uplot[^"]+)" integrity="sha256-([^"]+)"', page))
+        assert set(named) == {"uplot.iife.min.js", "uplot.min.css"}
+        for name, digest in named.items():
+            async with server.session.get(f"{server.url}/dashboard/{name}") as answer:
+                body = await answer.read()
+            assert base64.b64encode(hashlib.sha256(body).digest()).decode() == digest
+            if name.endswith(".js"):
+                assert b"(v1.6.31)" in body[:100]
+        assert "uPlot 1.6.31" in page
