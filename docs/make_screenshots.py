@@ -3,6 +3,7 @@
 It starts the stack on ports of its own, loads it, and looks at it as a visitor does.
 """
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -36,11 +37,9 @@ _PICTURES: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Take them."""
     addresses = Addresses.load(SERVER_CONFIG, os.environ, _PORT_OFFSET)
-    with (
-        tempfile.TemporaryDirectory(prefix="medianserve-pictures-") as var,
-        Stack(addresses, Path(var)) as stack,
-    ):
-        stack.wait_until_ready()
+    with contextlib.ExitStack() as exits:
+        var = exits.enter_context(tempfile.TemporaryDirectory(prefix="medianserve-pictures-"))
+        exits.enter_context(Stack(addresses, Path(var))).wait_until_ready()
         load = subprocess.Popen(  # noqa: S603 - our own interpreter
             [
                 sys.executable, "-m", "generator", "run",
@@ -71,11 +70,12 @@ def _take(browser: Browser, url: str) -> None:
     next(iter(pages.values())).wait_for_timeout(_WATCHED_SECONDS * 1000)
     for page in pages.values():
         page.get_by_label("Window").select_option(index=1)
-        page.locator("#most-active a").first.click()
+        page.locator("#most-active a").last.click()
         expect(page.locator("#user-plot canvas")).to_be_visible(timeout=60_000)
     for name, page in pages.items():
         page.wait_for_timeout(3000)
-        page.evaluate("scrollTo(0, 0)" if name != "page-phone" else "void 0")
+        top = "#user-title" if name == "page-phone" else "header"
+        page.locator(top).evaluate("element => element.scrollIntoView()")
         page.screenshot(path=_FOLDER / f"{name}.png")
         print(f"docs/{name}.png")
 

@@ -5,6 +5,7 @@ A ranking is of one moment, and any number of pages can be cut from it. A page b
 of a later moment, in which others have come and gone.
 """
 
+import heapq
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -12,10 +13,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from state_service.questions import AllMediansQuestion, MediansQuestion
+from state_service.questions import AllMediansQuestion, MedianColumns, MediansQuestion, Question
+from state_service.segment import Segment
 
 By = Literal["count", "median"]
 Order = Literal["asc", "desc"]
+
+_MANY_SCORES = 1_000  # of a user: beyond, to select the median pays
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class Ranking:
             last = np.partition(keys[places], wanted - 1)[wanted - 1]
             places = places[keys[places] <= last]
         following = (row for row in self._named(keys, places) if row[:2] > begin)
-        return self._answer(sorted(following)[:k])
+        return self._answer(heapq.nsmallest(k, following))  # others get a turn meanwhile
 
     def place_of(self, user: Ranked) -> Place:
         """Return where a user stands, for the page after it."""
@@ -99,15 +103,31 @@ class Ranking:
         return zip(keys[places].tolist(), self.everybody.names(slots), slots.tolist(), strict=True)
 
     def _answer(self, rows: list[tuple[float, str, int]]) -> list[Ranked]:
-        asked = np.array([slot for _, _, slot in rows], np.int32)
-        question = MediansQuestion(
-            asked, self.everybody.interval, self.everybody.runs, np.ones_like(asked), 0
-        )
-        columns = (column.tolist() for column in question.answer())
+        slots = np.array([slot for _, _, slot in rows], np.int32)
+        counts = self.counts[self.slots.searchsorted(slots)]
+        columns = self._medians_of(slots, counts)
         return [
             Ranked(user_id, median, count, newest)
-            for (_, user_id, _), median, count, newest in zip(rows, *columns, strict=True)
+            for (_, user_id, _), median, count, newest in zip(
+                rows, *(column.tolist() for column in columns), strict=True
+            )
         ]
+
+    def _medians_of(self, slots: NDArray[np.int32], counts: NDArray[np.int64]) -> MedianColumns:
+        """Answer for some: all with few scores at once, each of the others by selection."""
+        interval, runs = self.everybody.interval, self.everybody.runs
+        medians, newest = np.empty(len(slots)), np.empty(len(slots))
+        few = np.flatnonzero(counts <= _MANY_SCORES)
+        together = MediansQuestion(slots[few], interval, runs, np.ones_like(slots[few]), 0).answer()
+        medians[few], newest[few] = together.medians, together.newest
+        segments = [run for run in runs if isinstance(run, Segment)]
+        unsorted = [run for run in runs if not isinstance(run, Segment)]
+        for place in np.flatnonzero(counts > _MANY_SCORES).tolist():
+            slot, size = int(slots[place]), int(counts[place])
+            loose = [rows for run in unsorted if len((rows := run.rows_of(slot)).scores)]
+            summary = Question(slot, interval, segments, loose, size, (), mean=False).answer()
+            medians[place], newest[place] = summary.median, summary.newest_timestamp
+        return MedianColumns(medians, counts, newest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

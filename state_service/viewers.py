@@ -47,7 +47,7 @@ class Viewer:
         transport = self.transport
         if isinstance(transport, asyncio.WriteTransport) and transport.get_write_buffer_size():
             self.drop()
-        elif not self.messages.full():
+        if not self.messages.full():  # else the next write finds out
             self.messages.put_nowait(None)
 
 

@@ -116,7 +116,7 @@ export class UserPlot {
       {
         width: element.clientWidth || 600,
         height: element.clientHeight || 300,
-        padding: [12, 8, 0, 0],
+        padding: [12, 26, 0, 0],
         cursor: { show: false },
         legend: { show: false },
         scales: { x: { time: false }, y: { range: UserPlot.range } },

@@ -117,3 +117,22 @@ def test_a_token_of_another_list_is_refused() -> None:
             read_users_question({"page_token": token} | other, Settings())
     same = {"sort": "count", "order": "desc", "min_count": "2", "page_token": token}
     assert read_users_question(same, Settings()).after == Place(3.0, "u")
+
+
+def test_users_with_many_scores_are_answered_for_exactly_too() -> None:
+    rng = np.random.default_rng(1)
+    windows = Windows(WindowRules(memtable_events=4_000))
+    scores = {name: rng.normal(size=count) for name, count in (("a", 9_001), ("b", 3_000))}
+    for name, of in scores.items():
+        for part in np.array_split(of, 5):
+            windows.ingest([name] * len(part), NOW - rng.random(len(part)) * 299, part, NOW)
+            windows.next_work()
+    windows.ingest(["c"], np.array([NOW]), np.array([0.5]), NOW)
+    ranking = RankingQuestion("count", windows.all_medians_question(NOW)).answer()
+    assert plain(ranking.page(3, "desc")) == [
+        ("a", float(np.median(scores["a"])), 9_001),
+        ("b", float(np.median(scores["b"])), 3_000),
+        ("c", 0.5, 1),
+    ]
+    for user in ranking.page(3, "desc"):
+        assert user.newest_timestamp == windows.summary(user.user_id, NOW).newest_timestamp
