@@ -15,6 +15,7 @@ from tests.observe.observe_support import (
     dashboard_queries,
     metrics_in,
     metrics_named_in_documents,
+    names_declared,
     names_shown,
 )
 
@@ -73,12 +74,7 @@ def test_every_metric_that_is_named_anywhere_exists_and_every_one_is_explained(
         assert metrics_in(query) <= exist, query
     explained = metrics_named_in_documents()
     assert explained <= exist
-    ours = {  # the parser takes a counter's ending off
-        family.name + ("_total" if family.type == "counter" else "")
-        for family in text_string_to_metric_families(state)
-    }
-    theirs = {family.name for family in text_string_to_metric_families(torchserve)}
-    assert ours | theirs <= explained
+    assert names_declared(state) | names_declared(torchserve) <= explained
     assert "seen by metrics" not in state + torchserve
 
 

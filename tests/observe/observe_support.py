@@ -63,10 +63,15 @@ def metrics_named_in_documents() -> set[str]:
     return names
 
 
-def names_shown(exposition: str) -> set[str]:
-    """Return the names of metrics that a page in Prometheus' text format shows or declares.
+def names_declared(exposition: str) -> set[str]:
+    """Return the metrics that a page in Prometheus' text format declares.
 
     TorchServe declares those as well that have no value yet.
     """
-    declared = re.findall(r"^# TYPE (\S+)", exposition, re.MULTILINE)
-    return {*declared, *re.findall(r"^([a-zA-Z_:][\w:]*)", exposition, re.MULTILINE)}
+    return set(re.findall(r"^# TYPE (\S+)", exposition, re.MULTILINE))
+
+
+def names_shown(exposition: str) -> set[str]:
+    """Return those, and the names of all samples."""
+    samples = re.findall(r"^([a-zA-Z_:][\w:]*)", exposition, re.MULTILINE)
+    return names_declared(exposition) | set(samples)
