@@ -50,7 +50,7 @@ class Prometheus:
         (folder / "prometheus.yml").write_text(json.dumps(configuration))
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        self._url = f"http://127.0.0.1:{port}/api/v1"
+        self._url = f"http://127.0.0.1:{port}"
         self._log = (folder / "log").open("w")
         self.process = subprocess.Popen(
             [
@@ -63,10 +63,22 @@ class Prometheus:
             stderr=subprocess.STDOUT,
         )
 
+    def wait_until_ready(self) -> None:
+        deadline = time.monotonic() + _ANSWER_SECONDS
+        while not self._is_ready():
+            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+            time.sleep(0.2)
+
+    def _is_ready(self) -> bool:
+        try:
+            answer = urllib3.request("GET", f"{self._url}/-/ready", retries=False)
+        except urllib3.exceptions.HTTPError:
+            return False
+        return answer.status == 200
+
     def ask(self, path: str, **fields: str) -> Any:
         """Return the data of an answer of Prometheus' API."""
-        retries = urllib3.Retry(connect=60, backoff_factor=0.1, backoff_max=0.5)  # it is starting
-        answer = urllib3.request("GET", self._url + path, fields=fields, retries=retries)
+        answer = urllib3.request("GET", f"{self._url}/api/v1{path}", fields=fields)
         assert answer.status == 200, answer.data
         return answer.json()["data"]
 
@@ -117,6 +129,7 @@ def start_prometheus(tmp_path: Path) -> Iterator[Callable[..., Prometheus]]:
 
     def start(state: str, torchserve: str | None = None) -> Prometheus:
         started.append(Prometheus(tmp_path / "prometheus", state, torchserve))
+        started[-1].wait_until_ready()
         return started[-1]
 
     yield start
