@@ -27,8 +27,7 @@ def examples(document: str = README) -> list[Example]:
         for language, text in re.findall(r"```(\w+)\n(.*?)```", section, re.DOTALL):
             if language == "bash":
                 found.append(Example(title, text.strip(), None))
-            else:
-                assert language == "json"
+            elif language == "json":
                 found[-1] = found[-1]._replace(answer=json.loads(text))
     return found
 
