@@ -44,7 +44,7 @@ export function bytes(value) {
 /** A score, four digits of it. */
 export function score(value) {
   if (value === null || value === undefined) return NOTHING;
-  if (value !== 0 && (Math.abs(value) < 0.001 || Math.abs(value) >= 1e6)) {
+  if (value !== 0 && (Math.abs(value) < 0.0001 || Math.abs(value) >= 1e6)) {
     return value.toExponential(2);
   }
   return String(Number(value.toPrecision(4)));

@@ -17,7 +17,10 @@ function connection(state, words) {
 function watchService() {
   open("events", {
     onOpen: () => connection("live", "Live"),
-    onLost: () => connection("lost", "Connection lost, trying again …"),
+    onLost: () => {
+      connection("lost", "Connection lost, trying again …");
+      overview.lost();
+    },
     onRefused: (status, problem) => {
       byId("token-form").hidden = status !== 401;
       connection(status === 503 ? "lost" : "refused", problem.detail ?? `The service answers ${status}`);

@@ -130,6 +130,16 @@ export class OverviewPanel {
     document.getElementById("first-steps").hidden = phase !== "ready" || events > 0 || live > 0;
   }
 
+  /** What was last heard may not be so any more: say it where one looks first. */
+  lost() {
+    showConditions([
+      {
+        level: "bad",
+        sentence: "The state service does not answer. The numbers are the last ones heard; this page tries again.",
+      },
+    ]);
+  }
+
   redraw() {
     for (const spark of Object.values(this.sparks)) spark.redraw();
   }

@@ -1,6 +1,7 @@
 """The page in every state that the service and its surroundings can be in."""
 
 import asyncio
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,14 @@ async def test_the_page_comes_back_by_itself_when_the_service_does(
     try:
         await visit.shows("#connection", "Connection lost, trying again …")
         await visit.shows("#user-message", "The connection was lost; trying again.")
+        await visit.shows("#conditions", re.compile("^The state service does not answer."))
         await visit.shows("#live-events", "12")  # what was last heard
         async with serving(tmp_path, port=port) as server:
             await server.record(batch("b", ["alice"], [0.5]))
             await visit.shows("#connection", "Live")
             await visit.shows("#user-count", "13")
             await visit.shows("#live-events", "13")
+            await visit.shows("#conditions", "All is well: every answered event is counted.")
     finally:
         await context.__aexit__(None, None, None)
 
