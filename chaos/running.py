@@ -206,7 +206,8 @@ async def _verify(scene: Scene) -> None:
     try:
         while True:
             scene.report.verdict = verdict = await _compare(scene)
-            if not (verdict.lost and scene.load.tally.recorded["spooled"]):
+            incomplete = verdict.lost or verdict.users_wrong
+            if not (incomplete and scene.load.tally.recorded["spooled"]):
                 return
             if time.monotonic() > deadline:
                 return

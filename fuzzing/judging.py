@@ -95,7 +95,7 @@ def log_faults(lines: Iterable[str], *, json_lines: bool) -> Iterator[str]:
             yield f"a forged line: {text[:200]!r}"
         elif json_lines and not _is_json(text):
             yield f"not JSON: {text[:200]!r}"
-        elif not json_lines and text and not _TORCHSERVE_LINE.match(text):
+        elif not json_lines and text and not (_TORCHSERVE_LINE.match(text) or _is_json(text)):
             yield f"of no known form: {text[:200]!r}"
 
 

@@ -81,6 +81,8 @@ class Drainer:
                     return
                 if (waiting := self._spool.next()) is None:
                     break  # another has just replayed it
+                if not replayed:  # so that it is seen before it is over
+                    self._report(self._timeout_seconds)
                 replayed = True
                 if not waiting.intact:
                     self._refuse(waiting, "damaged on disk")
