@@ -14,6 +14,7 @@ from state_service.ranking import By, Order, Place
 from state_service.settings import Settings
 from state_service.wire import check_user_id
 
+_MOST = 2**31 - 1  # no user has more scores
 DEFAULT_LIMIT = 100
 
 _BY: Mapping[str | None, By] = {"count": "count", "median": "median"}
@@ -49,7 +50,7 @@ def read_users_question(query: Mapping[str, str], settings: Settings) -> UsersQu
     """
     refuse_others(query, ("limit", "min_count", "order", "page_token", "sort"))
     limit = read_limit(query, settings.max_listed)
-    min_count = read_count(query, "min_count", settings.max_live_events, 1)
+    min_count = read_count(query, "min_count", _MOST, 1)
     by, order = _BY.get(query.get("sort")), _ORDERS.get(query.get("order"))
     if "sort" in query and by is None:
         raise InvalidRequestError("sort must be count or median")
@@ -77,25 +78,30 @@ def page_token(question: UsersQuestion, after: Place) -> str:
 
 def read_limit(query: Mapping[str, str], most: int, default: int = DEFAULT_LIMIT) -> int:
     """Read `limit`: how many to answer with, 1 to `most`."""
-    return read_count(query, "limit", most, min(default, most))
+    return read_count(query, "limit", most, min(default, most), "max_listed")
 
 
-def read_count(query: Mapping[str, str], name: str, most: int, default: int) -> int:
-    """Read a whole number from 1 to `most`."""
+def read_count(
+    query: Mapping[str, str], name: str, most: int, default: int, setting: str | None = None
+) -> int:
+    """Read a whole number from 1 to `most`, which is of that setting, if any."""
     text = query.get(name)
     if text is None:
         return default
-    digits = text.isascii() and text.isdigit() and len(text) <= len(str(most))
-    if not (digits and 1 <= int(text) <= most):
-        raise InvalidRequestError(f"{name} must be a whole number from 1 to {most}")
-    return int(text)
+    digits = text.isascii() and text.isdigit()
+    if digits and len(text) <= len(str(most)) and 1 <= int(text) <= most:
+        return int(text)
+    beyond = digits and text.strip("0") != ""
+    raise InvalidRequestError(
+        f"{name} must be a whole number from 1 to {most}", limit=setting if beyond else None
+    )
 
 
 def refuse_others(query: Mapping[str, str], known: Collection[str]) -> None:
     """Refuse parameters that are not known, and those given twice."""
     if unknown := sorted(set(query) - set(known)):
         raise InvalidRequestError(
-            f"unknown parameter '{unknown[0]}': known are {', '.join(sorted(known))}"
+            f"unknown parameter '{unknown[0][:100]}': known are {', '.join(sorted(known))}"
         )
     if len(query) > len(set(query)):  # a multi-dict has a key for each time it was given
         raise InvalidRequestError("each parameter may be given once")

@@ -76,7 +76,9 @@ class Viewers:
             raise UnavailableError("stopping", "stopping")
         if len(self._viewers) >= self._limit:
             raise UnavailableError(
-                f"{self._limit} streams are served: the limit (max_viewers)", "busy"
+                f"{self._limit} streams are served: the limit (max_viewers)",
+                "busy",
+                limit="max_viewers",
             )
         viewer = Viewer(subject, transport)
         self._viewers.add(viewer)

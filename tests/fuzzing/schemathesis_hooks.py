@@ -6,13 +6,15 @@ import schemathesis
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 # Refusals of requests that fit their schemas: columns of several lengths, lengths in bytes, the
-# window that is configured, what is no longer kept, and 1.0 for the integer 1.
+# window that is configured, what is no longer kept, 1.0 for the integer 1, and tokens that this
+# service gives.
 _BEYOND_SCHEMAS = (
     "must have one length",
     " bytes",
     "window must be more than 0 and at most",
     "at - window is",
     "Expected `int`, got `float`",
+    "page_token is not one",
 )
 
 

@@ -211,7 +211,7 @@ async def test_another_method_is_refused_and_the_right_one_named(
 
 async def test_an_address_without_anything_is_not_found(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
-        for path in ("/", "/score", "/users", "/users/a/b/median", "/stats/"):
+        for path in ("/score", "/user", "/users/a/b/median", "/stats/", "/dashboard/"):
             answer = await server.problem("GET", path, 404, "not_found")
             assert "/docs" in answer.body["detail"]
 

@@ -102,6 +102,7 @@ async def test_beyond_the_limit_viewers_are_refused_and_their_room_comes_back(
         urls = (f"{server.url}/events", f"{server.url}/events?user_id=u")
         open_streams = [await server.session.get(url) for url in urls]
         await server.problem("GET", "/events?limit=1", 503, "busy")
+        assert server.service.counters.limit_hits["max_viewers"] == 1
         for answer in open_streams:
             answer.close()
         server.app[TICKER].period_seconds = 0.01
@@ -115,7 +116,7 @@ async def test_a_viewer_that_does_not_read_is_cut_off_and_holds_up_nobody(tmp_pa
         host, port = server.url.removeprefix("http://").split(":")
         reader = socket.create_connection((host, int(port)))
         reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        reader.sendall(b"GET /events?user_id=u HTTP/1.1\r\nHost: x\r\n\r\n")
+        reader.sendall(b"GET /events?user_id=u HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await eventually(lambda: len(server.app[VIEWERS]) == 1)
         server.app[TICKER].period_seconds = 0.002
         await eventually(lambda: len(server.app[VIEWERS]) == 0)
@@ -129,7 +130,7 @@ async def test_open_streams_end_when_the_service_stops(tmp_path: Path, *, reads:
         await server.record(batch("a", ["u"] * 900, [n / 7 for n in range(900)]))
         host, port = server.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port))) as reader:
-            reader.sendall(b"GET /events?user_id=u HTTP/1.1\r\nHost: x\r\n\r\n")
+            reader.sendall(b"GET /events?user_id=u HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await eventually(lambda: len(server.app[VIEWERS]) == 1)
             if not reads:  # as a tab that has been put to sleep
                 server.app[VIEWERS].publish(Watched("u", None), bytes(1 << 24))
