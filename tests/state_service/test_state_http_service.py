@@ -209,7 +209,7 @@ async def test_another_method_is_refused_and_the_right_one_named(
 
 async def test_an_address_without_anything_is_not_found(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
-        for path in ("/", "/score", "/users", "/users/u", "/users/a/b/median", "/stats/"):
+        for path in ("/score", "/dashboard", "/users/u", "/users/a/b/median", "/stats/"):
             answer = await server.problem("GET", path, 404, "not_found")
             assert "/docs" in answer.body["detail"]
 
