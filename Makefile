@@ -42,7 +42,7 @@ demo: $(RUNTIME) model  ## run the stack, load it for 10 s, verify every user's 
 model: model_store/scorer.mar  ## build the default weights and the archive, when missing or stale
 
 test: $(DEV) model  ## set up everything and run every test
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadgroup  # they wait more than they work
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup  # they wait more than they work
 
 test-page: $(DEV)  ## look at the live page as a visitor does (needs Chromium)
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
