@@ -11,7 +11,7 @@ import threading
 import time
 
 from handler.breaker import Backoff, CircuitBreaker
-from handler.recording import RecordingError, StateClient
+from handler.recording import RecordingError, StateClient, split_batches
 from handler.spool import Spool, SpooledBody, SpoolError
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Drainer:
 
     def _drain(self) -> None:
         replayed = False
-        while not self._stopping.is_set() and self._spool.next() is not None:
+        while not self._stopping.is_set() and self._spool.waits():
             with self._spool.draining() as alone:
                 if not alone:
                     return
@@ -84,23 +84,30 @@ class Drainer:
                 if not replayed:  # so that it is seen before it is over
                     self._report(self._timeout_seconds)
                 replayed = True
-                if not waiting.intact:
-                    self._refuse(waiting, "damaged on disk")
-                    continue
-                try:
-                    self._client.replay(waiting.body, self._timeout_seconds)
-                except RecordingError as error:
-                    if not error.invalid:
-                        raise
-                    self._refuse(waiting, str(error))
-                    continue
-                self._spool.done(waiting)
+                self._replay(waiting)
             if time.monotonic() - self._reported_at > _REPORT_SECONDS:
                 self._report(self._timeout_seconds)
         if replayed:
             self._spool.shrink()
             self._report(self._timeout_seconds)
             log.warning("the spool has been replayed")
+
+    def _replay(self, waiting: SpooledBody) -> None:
+        """Send one body. Raises `RecordingError` when it cannot be taken yet."""
+        if not waiting.intact:
+            self._refuse(waiting, "damaged on disk")
+            return
+        try:
+            self._client.replay(waiting.body, self._timeout_seconds)
+        except RecordingError as error:
+            if not error.invalid:
+                raise
+            if len(parts := split_batches(waiting.body)) > 1:
+                self._spool.split(waiting, parts)  # it may be because of one of them
+            else:
+                self._refuse(waiting, str(error))
+            return
+        self._spool.done(waiting)
 
     def _refuse(self, waiting: SpooledBody, reason: str) -> None:
         log.error("%d spooled events cannot be replayed: %s", waiting.events, reason)

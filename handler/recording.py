@@ -54,6 +54,7 @@ class _Problem(msgspec.Struct):
 _decode_problem = msgspec.json.Decoder(_Problem).decode
 _decode_answer = msgspec.json.Decoder(_ScoresAnswer).decode
 _encode = msgspec.msgpack.Encoder().encode
+_decode_body = msgspec.msgpack.Decoder(_ScoresBody).decode
 
 
 class RecordingError(Exception):
@@ -186,6 +187,24 @@ def encode_batches(
         stages or {},
     )
     return _encode(body)
+
+
+def split_batches(body: bytes) -> list[tuple[bytes, int]]:
+    """Return what `encode_batches` gave as one body a batch, each with its number of events."""
+    whole = _decode_body(body)
+    parts = []
+    begin = 0
+    for head in whole.batches:
+        end = begin + head.events
+        part = _ScoresBody(
+            [head],
+            whole.user_id[begin:end],
+            whole.timestamp[8 * begin : 8 * end],
+            whole.score[8 * begin : 8 * end],
+        )
+        parts.append((_encode(part), head.events))
+        begin = end
+    return parts
 
 
 def group_by_events(sizes: Sequence[int], limit: int = MAX_GROUP_EVENTS) -> Iterator[range]:

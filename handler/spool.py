@@ -18,7 +18,7 @@ import os
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,6 +88,7 @@ class Spool:
         self._max_bytes = max_bytes
         self._max_age_seconds = max_age_seconds
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None  # of the file that is open
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = _open_private(path.with_name(path.name + ".lock"))
@@ -104,11 +105,11 @@ class Spool:
     def put(self, body: bytes, events: int) -> None:
         """Keep one body: on disk when this returns."""
         row = (time.time(), events, zlib.crc32(body), body)
-        with self._transaction():
-            self._database.execute(
+        with self._transaction() as database:
+            database.execute(
                 "INSERT INTO batch (spooled_at, events, crc32, body) VALUES (?, ?, ?, ?)", row
             )
-            self._database.execute("UPDATE total SET spooled = spooled + ?", (events,))
+            database.execute("UPDATE total SET spooled = spooled + ?", (events,))
 
     @contextlib.contextmanager
     def draining(self) -> Iterator[bool]:
@@ -126,6 +127,12 @@ class Spool:
         finally:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
+    def waits(self) -> bool:
+        """Tell whether there is a body that may be sent, without reading it."""
+        with _as_spool_error():
+            query = "SELECT 1 FROM batch WHERE refused IS NULL LIMIT 1"
+            return self._database.execute(query).fetchone() is not None
+
     def next(self) -> SpooledBody | None:
         """Return the oldest body that may be sent; None when none waits."""
         with _as_spool_error():
@@ -140,16 +147,25 @@ class Spool:
 
     def done(self, sent: SpooledBody) -> None:
         """Delete a body that the state service has acknowledged."""
-        with self._transaction():
-            self._database.execute("DELETE FROM batch WHERE number = ?", (sent.number,))
-            self._database.execute("UPDATE total SET replayed = replayed + ?", (sent.events,))
+        with self._transaction() as database:
+            database.execute("DELETE FROM batch WHERE number = ?", (sent.number,))
+            database.execute("UPDATE total SET replayed = replayed + ?", (sent.events,))
+
+    def split(self, sent: SpooledBody, parts: Sequence[tuple[bytes, int]]) -> None:
+        """Put a body's parts, each with its number of events, in its place, as old as it is."""
+        with self._transaction() as database:
+            for body, events in parts:
+                database.execute(
+                    "INSERT INTO batch (spooled_at, events, crc32, body) "
+                    "SELECT spooled_at, ?, ?, ? FROM batch WHERE number = ?",
+                    (events, zlib.crc32(body), body, sent.number),
+                )
+            database.execute("DELETE FROM batch WHERE number = ?", (sent.number,))
 
     def refuse(self, sent: SpooledBody, reason: str) -> None:
         """Keep a body that cannot be sent out of the others' way, until it is too old."""
-        with self._transaction():
-            self._database.execute(
-                "UPDATE batch SET refused = ? WHERE number = ?", (reason, sent.number)
-            )
+        with self._transaction() as database:
+            database.execute("UPDATE batch SET refused = ? WHERE number = ?", (reason, sent.number))
 
     def expire(self) -> int:
         """Delete what is too old to be in any window; return how many events that were."""
@@ -160,12 +176,12 @@ class Spool:
             ).fetchone()
         if oldest is None or oldest >= bound:
             return 0
-        with self._transaction():
-            (events,) = self._database.execute(
+        with self._transaction() as database:
+            (events,) = database.execute(
                 "SELECT coalesce(sum(events), 0) FROM batch WHERE spooled_at < ?", bound
             ).fetchone()
-            self._database.execute("DELETE FROM batch WHERE spooled_at < ?", bound)
-            self._database.execute("UPDATE total SET expired = expired + ?", (events,))
+            database.execute("DELETE FROM batch WHERE spooled_at < ?", bound)
+            database.execute("UPDATE total SET expired = expired + ?", (events,))
         return int(events)
 
     def shrink(self) -> None:
@@ -198,9 +214,18 @@ class Spool:
 
     @property
     def _database(self) -> sqlite3.Connection:
+        """The open file; opened anew when another lies in its place, or none.
+
+        A worker may have put it aside, or a person have deleted it: what went into it from then on
+        nobody would find.
+        """
+        if self._connection is not None and self._identity != _identity(self.path):
+            self._connection.close()
+            self._connection = None
         if self._connection is None:
             with _as_spool_error():
                 self._connection = self._open()
+                self._identity = _identity(self.path)
         return self._connection
 
     def _open(self) -> sqlite3.Connection:
@@ -264,16 +289,26 @@ class Spool:
             )
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         with _as_spool_error():
-            self._database.execute("BEGIN IMMEDIATE")
+            database = self._database  # looked for once: the file must be the same all the way
+            database.execute("BEGIN IMMEDIATE")
             try:
-                yield
-                self._database.execute("COMMIT")
+                yield database
+                database.execute("COMMIT")
             except BaseException:
-                if self._database.in_transaction:  # SQLite has ended it where the disk is full
-                    self._database.execute("ROLLBACK")
+                if database.in_transaction:  # SQLite has ended it where the disk is full
+                    database.execute("ROLLBACK")
                 raise
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one of the same name, None when there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _open_private(path: Path) -> int:

@@ -255,6 +255,23 @@ def test_what_the_state_service_will_never_take_does_not_hold_up_the_rest(
         assert worker.spool.status().refused == 1
 
 
+def test_what_is_refused_for_good_does_not_cost_its_neighbours_in_the_same_batch(
+    start_mortal: Callable[..., MortalState], tmp_path: Path
+) -> None:
+    state = start_mortal("--max-user-id-bytes", "10")
+    state.kill()
+    with Worker(state.url, tmp_path / "spool.db") as worker:
+        answers = worker.pipeline.process(
+            [request(event()), request(event("longer-than-ten-bytes")), request(event(), event())]
+        )
+        assert [body_of(answer)["recorded"] for answer in answers] == ["spooled"] * 3
+        state.start()
+        eventually(worker.is_drained)
+        assert state.get("/users/user-1/median")["count"] == 3
+        status = worker.spool.status()
+        assert (status.refused, status.replayed_events) == (1, 3)
+
+
 def test_what_another_worker_has_left_is_replayed(worker: Worker, state: MortalState) -> None:
     with Worker(UNREACHABLE, worker.spool_path) as killed:
         assert killed.recorded(event()) == "spooled"

@@ -180,6 +180,22 @@ def test_a_damaged_file_is_put_aside_and_a_new_one_made(path: Path) -> None:
         assert drained(spool) == [b"body"]
 
 
+@pytest.mark.parametrize("put_aside", [True, False])
+def test_a_file_that_is_taken_away_gets_nothing_more(
+    spool: Spool, path: Path, *, put_aside: bool
+) -> None:
+    spool.put(b"before", 1)
+    if put_aside:  # as another worker does that finds it damaged
+        path.rename(path.with_name("aside"))
+    else:
+        path.unlink()
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink()
+    spool.put(b"after", 1)
+    with closing(Spool(path, 8 * MIB, 3600.0)) as other:
+        assert drained(other) == [b"after"]
+
+
 def test_a_spool_that_cannot_be_opened_yet_is_opened_when_it_can(path: Path) -> None:
     path.mkdir(parents=True)  # something is in its place
     with closing(Spool(path, 8 * MIB, 3600.0)) as spool:
