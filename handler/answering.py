@@ -4,7 +4,6 @@ The client's X-Request-ID is echoed inside the body: TorchServe overwrites a hea
 with an id of its own.
 """
 
-from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -24,14 +23,13 @@ _encode = msgspec.json.Encoder().encode
 _LOOKS_LIKE_MILLISECONDS = 1e11
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """One HTTP answer."""
 
     status: int
     body: bytes
     content_type: str = "application/json"
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = {}
 
 
 class _Prediction(msgspec.Struct, omit_defaults=True):
@@ -88,8 +86,7 @@ def prediction(  # noqa: PLR0913 - the parts of one answer
         duplicate=result is not None and result.duplicate,
         request_id=request_id,
     )
-    newest = columns.timestamps.max(initial=0.0)
-    if body.future and newest > _LOOKS_LIKE_MILLISECONDS:
+    if body.future and columns.timestamps.max(initial=0.0) > _LOOKS_LIKE_MILLISECONDS:
         body.hint = "timestamps look like milliseconds; send epoch seconds"
     return Answer(200, _encode(body))
 

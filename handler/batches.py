@@ -1,14 +1,14 @@
-"""What is recorded of one request, and what became of it. Pure."""
+"""What is recorded of one request, and what became of it. Pure.
 
-from dataclasses import dataclass
+Msgspec's structs, as in `events`: their constructors cost a tenth of a frozen dataclass's.
+"""
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class Batch(msgspec.Struct, frozen=True, eq=False):
     """One client request's scored events: columns of one length, the numbers float64."""
 
     key: str

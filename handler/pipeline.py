@@ -127,11 +127,13 @@ class Pipeline:
             failure = RequestError(503, "scoring_failed", "the model failed; nothing was counted")
             works[0].answer = self._problem(failure, works[0].headers)
             return
-        ends = np.cumsum([len(work.columns.user_ids) for work in works])
-        for work, part in zip(works, np.split(scores, ends[:-1]), strict=True):
-            work.scores = part
-            if not np.isfinite(part).all():
-                work.columns, work.scores = _without_unscorable(work.columns, part)
+        all_finite = bool(np.isfinite(scores).all())
+        start = 0
+        for work in works:
+            work.scores = scores[start : start + len(work.columns.user_ids)]
+            start += len(work.scores)
+            if not all_finite:
+                work.columns, work.scores = _without_unscorable(work.columns, work.scores)
 
     def _record(self, works: list[_Work], received_at: float) -> None:
         """Store all requests' scores in one call (several only beyond its size limit)."""
@@ -273,8 +275,11 @@ def _ids_of(batches: Sequence[Batch]) -> dict[str, Any]:
 
 def _passed_on(headers: Mapping[str, str], name: str) -> str | None:
     """Return a header that travels along, cut to a bounded length; None when absent."""
-    value = headers.get(name, "")[:_MAX_PASSED_HEADER_CHARS]
-    return value.encode("utf-8", "replace").decode() or None  # half a surrogate cannot be sent on
+    value = headers.get(name)
+    if not value:
+        return None
+    passed = value[:_MAX_PASSED_HEADER_CHARS]
+    return passed.encode("utf-8", "replace").decode()  # half a surrogate cannot be sent on
 
 
 def _without_unscorable(

@@ -2,7 +2,6 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -23,8 +22,7 @@ _FORMATS = {
 _NOT_SERVED = {"application/vnd.apache.arrow.file": "application/vnd.apache.arrow.stream"}
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """One client request as TorchServe hands it over.
 
     `body` is None when TorchServe lost it (form posts); header names are in lower case;

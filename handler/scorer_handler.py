@@ -145,4 +145,5 @@ def _spare_the_front_end() -> None:
 
 def _arrived(item: dict[str, Any], index: int, context: "Context") -> tuple[Transport, Request]:
     headers = context.get_all_request_header(index) or {}
-    return transport_of(headers), to_request(item, headers, context.get_request_id(index))
+    transport = transport_of(headers)
+    return transport, to_request(transport, item, headers, context.get_request_id(index))

@@ -34,23 +34,27 @@ def transport_of(headers: Mapping[str, Any]) -> Transport:
 
     Values that are not strings are TorchServe's notes on the parts, under the parts' names.
     """
-    names = [name for name, value in headers.items() if isinstance(value, str)]
-    if not names:
-        return Transport.GRPC
-    if all(name.startswith(_SEQUENCE_PREFIX) for name in names):
-        return Transport.GRPC_SEQUENCE
-    return Transport.HTTP
+    transport = Transport.GRPC
+    for name, value in headers.items():
+        if isinstance(value, str):
+            if not name.startswith(_SEQUENCE_PREFIX):
+                return Transport.HTTP
+            transport = Transport.GRPC_SEQUENCE
+    return transport
 
 
 def to_request(
-    item: Mapping[str, Any], headers: Mapping[str, Any], request_id: str | None
+    transport: Transport,
+    item: Mapping[str, Any],
+    headers: Mapping[str, Any],
+    request_id: str | None,
 ) -> Request:
     """Translate TorchServe's item. Names of headers keep their case in HTTP: lower it.
 
     A form post has no part `body`: None, for TorchServe lost it. A gRPC call without one has an
     empty body.
     """
-    if transport_of(headers) is not Transport.HTTP:
+    if transport is not Transport.HTTP:
         body = _bytes_of(item.get(_BODY, item.get(_DATA, b"")))
         return Request(body, _entries_as_headers(item), request_id)
     strings = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}

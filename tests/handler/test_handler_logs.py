@@ -4,12 +4,12 @@ import io
 import json
 import logging
 import time
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from handler.logs import JsonLines, TextLines, fields, shown_ids
 from handler.pipeline import Pipeline

@@ -3,11 +3,11 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from handler.batches import Batch, BatchResult
 from handler.recording import RecordingError, StateClient

@@ -1,8 +1,11 @@
 """HTTP and gRPC requests are told apart, and neither can pass for the other."""
 
+from collections.abc import Mapping
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handler.reading import Request
 from handler.transports import Transport, to_request, transport_of
 
 # What TorchServe puts beside the headers: notes on each part, under the part's name.
@@ -13,6 +16,10 @@ PARTS = st.dictionaries(
 )
 # No client can leave these out, and none can send them through gRPC.
 HTTP_HEADERS = {"Host": "localhost", "Content-Length": "2"}
+
+
+def _request(item: Mapping[str, object], headers: Mapping[str, object]) -> Request:
+    return to_request(transport_of(headers), item, headers, "id")
 
 
 @given(notes=PART_NOTES, headers=st.dictionaries(st.text(), st.text()))
@@ -29,7 +36,7 @@ def test_http_is_told_by_its_headers_and_grpc_by_having_none(
 @given(parts=PARTS)
 def test_the_parts_of_a_multipart_request_are_never_headers(parts: dict[str, bytearray]) -> None:
     notes = {name: {"content-type": "text/plain"} for name in parts}
-    request = to_request(parts, {**notes, **HTTP_HEADERS}, "id")
+    request = _request(parts, {**notes, **HTTP_HEADERS})
     assert dict(request.headers) == {"host": "localhost", "content-length": "2"}
     assert request.body == parts.get("body")
 
@@ -39,20 +46,20 @@ def test_a_grpc_call_s_entries_are_its_headers_and_body_comes_before_data(
     parts: dict[str, bytearray],
 ) -> None:
     notes = {name: {"content-type": ""} for name in parts}
-    request = to_request(parts, notes, "id")
+    request = _request(parts, notes)
     assert request.body == parts.get("body", parts.get("data", b""))
     assert set(request.headers) == {name.lower() for name in parts if name not in {"body", "data"}}
     assert all(value.isascii() for value in request.headers.values())
 
 
 def test_names_of_entries_may_be_in_any_case() -> None:
-    request = to_request({"body": b"[]", "Idempotency-Key": bytearray(b"once")}, {}, None)
+    request = _request({"body": b"[]", "Idempotency-Key": bytearray(b"once")}, {})
     assert request.headers == {"idempotency-key": "once"}
 
 
 def test_binary_keys_stay_apart() -> None:
     keys = [
-        to_request({"idempotency-key": bytes([byte]) * 16}, {}, None).headers["idempotency-key"]
+        _request({"idempotency-key": bytes([byte]) * 16}, {}).headers["idempotency-key"]
         for byte in range(256)
     ]
     assert len(set(keys)) == 256
