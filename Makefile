@@ -59,7 +59,7 @@ test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker wi
 test-observe: $(DEV) model  ## provoke the alerts before a real Prometheus (needs prometheus and promtool)
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
 	  { echo "error: no prometheus here; install it (Debian: apt-get install prometheus)" >&2; exit 1; }
-	@$(BIN)/python -m pytest tests/alerts
+	@$(BIN)/python -m pytest tests/alerts --numprocesses 2
 
 chaos: $(RUNTIME) model  ## break the stack under load, count what is lost (ROUNDS, SEED, SECONDS_BETWEEN)
 	@$(BIN)/python -m chaos --rounds $(ROUNDS) --seconds-between $(SECONDS_BETWEEN) $(addprefix --seed ,$(SEED))

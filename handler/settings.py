@@ -18,30 +18,65 @@ Positive = Annotated[int, Meta(gt=0)]
 
 
 class HandlerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One deployment's handler settings, each with its default."""
+    """One deployment's handler settings. docs/settings.md is written from their descriptions."""
 
     # The model: fixed in the archive.
-    factory: str = "handler.network:build"  # module:callable, takes the feature count
-    features: Positive = 3
-    weights: str = "inefficient_model.pt"  # a state_dict in the archive
+    factory: Annotated[
+        str,
+        Meta(description="module:callable that builds the network; called with the feature count"),
+    ] = "handler.network:build"
+    features: Annotated[Positive, Meta(description="numbers an event must have")] = 3
+    weights: Annotated[str, Meta(description="state_dict in the archive")] = "inefficient_model.pt"
     # The deployment.
-    state_url: Annotated[str, Meta(pattern=r"^https?://[!-~]+$")] = "http://127.0.0.1:8090"
-    state_token: str | None = None  # its write token; better as a file, which no environment shows
-    state_token_file: str | None = None
-    forward_timeout_seconds: Annotated[float, Meta(gt=0, le=30)] = 2.0  # << responseTimeout
-    retry_after_seconds: Positive = 1
-    # Where scores wait while the state service is away: one file for all workers of a host; ""
-    # for none, and requests get a 503 meanwhile.
-    spool: str = ""
-    spool_max_bytes: Annotated[int, Meta(ge=1 << 20)] = 1 << 30
-    spool_max_age_seconds: Annotated[float, Meta(gt=0)] = 3600.0  # at least the window's length
-    log_level: Literal["debug", "info", "warning", "error"] = "info"  # least severe that is logged
+    state_url: Annotated[
+        str, Meta(pattern=r"^https?://[!-~]+$", description="the state service; `make run` sets it")
+    ] = "http://127.0.0.1:8090"
+    state_token: Annotated[
+        str | None,
+        Meta(description="its write token; better as a file: environments are seen"),
+    ] = None
+    state_token_file: Annotated[str | None, Meta(description="file that holds the token")] = None
+    forward_timeout_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=30,
+            description="time a batch waits for the state service; far below `responseTimeout`",
+        ),
+    ] = 2.0
+    retry_after_seconds: Annotated[
+        Positive, Meta(description="what a 503 tells the client to wait")
+    ] = 1
+    spool: Annotated[
+        str,
+        Meta(
+            description="file in which scores wait for a state service that is away, one for all "
+            "workers of a host; `make run` takes `var/spool.db`, containers a volume. Without "
+            "one, requests get a 503 meanwhile"
+        ),
+    ] = ""
+    spool_max_bytes: Annotated[
+        int, Meta(ge=1 << 20, description="its largest size; beyond, requests get a 503")
+    ] = 1 << 30
+    spool_max_age_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="what has waited longer is dropped and counted; at least the window",
+        ),
+    ] = 3600.0
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description="least severe message that is logged; `debug` tells of every request"),
+    ] = "info"
     # Limits.
-    max_body_bytes: Positive = 16 * 1024 * 1024
-    max_events: Positive = 50_000
-    max_user_id_bytes: Positive = 256
-    max_idempotency_key_bytes: Positive = 128
-    max_errors_listed: Positive = 100
+    max_body_bytes: Annotated[Positive, Meta(description="largest request body")] = 16 << 20
+    max_events: Annotated[Positive, Meta(description="most events in a request")] = 50_000
+    max_user_id_bytes: Annotated[Positive, Meta(description="longest user id, in UTF-8")] = 256
+    max_idempotency_key_bytes: Annotated[
+        Positive, Meta(description="longest Idempotency-Key, in UTF-8")
+    ] = 128
+    max_errors_listed: Annotated[Positive, Meta(description="most errors in an answer")] = 100
 
     def __repr__(self) -> str:
         """Show nothing: a token is among it, and a log or a traceback is quickly written."""

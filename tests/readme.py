@@ -58,4 +58,4 @@ def assert_shown(shown: Any, real: Any, where: str = "answer") -> None:
         # Another processor may round a score's last bit another way.
         assert math.isclose(shown, real, rel_tol=1e-6), f"{where}: {shown} != {real}"
     else:
-        assert shown == real, where
+        assert shown == real, f"{where}: {shown} != {real}"

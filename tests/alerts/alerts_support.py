@@ -1,5 +1,6 @@
 """A state service that faults are done to."""
 
+import signal
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 import urllib3
 
 from tests.handler.test_handler_delivery import MortalState
+from tests.state_service import state_slow
 
 
 @dataclass
@@ -17,6 +19,21 @@ class FaultyState(MortalState):
     def start(self) -> None:
         """Start it and wait until it has restored."""
         super().start()
+        self.wait_until_ready()
+
+    def start_slowly(self, row_seconds: float) -> None:
+        """Start it on a disk that takes so long for each row; it is restoring on return."""
+        usual, self.program = self.program, (state_slow.__name__, str(row_seconds))
+        super().start()
+        self.program = usual
+
+    def pause(self, seconds: float) -> None:
+        """Leave it without a processor for so long."""
+        self.send(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.send(signal.SIGCONT)
+
+    def wait_until_ready(self) -> None:
         deadline = time.monotonic() + 30
         while urllib3.request("GET", f"{self.url}/readyz").status != 200:
             assert time.monotonic() < deadline

@@ -29,6 +29,29 @@ def test_a_state_service_that_dies_and_comes_back(
     prometheus.wait_until_resolved("MedianserveStateServiceDown")
 
 
+def test_a_restart_that_takes_its_time(
+    start_state_service: "Callable[..., FaultyState]", start_prometheus: "Start"
+) -> None:
+    state = start_state_service("--snapshot-interval-seconds", "3600")
+    for number in range(16):
+        state.record(f"key {number}")
+    state.kill()
+    state.start_slowly(0.5)
+    prometheus = start_prometheus(state.url)
+    prometheus.wait_until_fires("MedianserveStateServiceNotReady")
+    assert set(prometheus.alerts()) == {"MedianserveStateServiceNotReady"}
+    prometheus.wait_until_resolved("MedianserveStateServiceNotReady")
+
+
+def test_a_service_that_gets_no_processor(
+    start_state_service: "Callable[..., FaultyState]", start_prometheus: "Start"
+) -> None:
+    state = start_state_service()
+    prometheus = start_prometheus(state.url)
+    prometheus.wait_until_fires("MedianserveEventLoopLag", lambda: state.pause(0.5))
+    prometheus.wait_until_resolved("MedianserveEventLoopLag")
+
+
 def test_a_database_that_is_taken_away_and_given_back(
     start_state_service: "Callable[..., FaultyState]", start_prometheus: "Start", tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
 # Measured by hand, a quarter of an hour each and on a quiet machine; or run by others' tests; or
 # asking for Docker or Prometheus: tests/alerts looks at what these are given.
 NOT_RUN_HERE = {"README.md", "performance.md", "CONTRIBUTING.md", "operate.md"}
-RUN_HERE = {"tutorial.md", "migrating.md", "errors.md"}
+RUN_HERE = {"tutorial.md", "migrating.md", "errors.md", "access.md", "maintain.md"}
 
 
 def document(name: str) -> str:
@@ -70,6 +71,47 @@ def test_what_was_sent_to_the_old_service_is_answered_here(
     for step in steps[1:]:
         run(fresh, checkout, step)
     assert len(steps) == 4
+
+
+@pytest.mark.timeout(180)
+def test_access_is_opened_step_by_step(start_stack: "Start", checkout: Path) -> None:
+    steps = examples(document("access.md"))
+    starts = [step for step in steps if step.command.endswith("make run")]
+    prepare, *asks = [step for step in steps if step not in starts]
+    subprocess.run(["bash", "-euc", prepare.command], cwd=checkout, check=True)
+    words = [word for step in starts for word in step.command.split()[:-2]]
+    variables = dict(word.split("=") for word in words)
+    stack = start_stack(
+        **{
+            name: str(checkout / value) if name.endswith("_FILE") else value
+            for name, value in variables.items()
+        }
+    )
+    stack.wait_for_line(READY)
+    for step in asks:
+        assert run(stack, checkout, step)
+    assert (len(starts), len(asks)) == (2, 3)
+
+
+@pytest.mark.timeout(180)
+def test_a_backup_that_is_put_in_place_answers_as_before(
+    start_stack: "Start", checkout: Path
+) -> None:
+    back_up, put_in_place, start, scale = examples(document("maintain.md"))
+    assert start.command == "make run"
+    stack = start_stack()
+    stack.wait_for_line(READY)
+    stack.post([{"user_id": "ann", "timestamp": time.time(), "features": [1, 2, 3]}])
+    before = stack.get("/users/ann/median")
+    assert " 0 problems" in run(stack, checkout, back_up)
+    stack.post([{"user_id": "ann", "timestamp": time.time(), "features": [3, 2, 1]}])
+    assert stack.stop() == 0
+    run(stack, checkout, put_in_place)
+    again = start_stack()
+    again.wait_for_line(READY)
+    assert again.get("/users/ann/median") == before
+    run(again, checkout, scale)
+    assert len(again.workers()) == 2
 
 
 ERRORS = [step for step in examples(document("errors.md")) if step.section.startswith("`")]

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.contract.contract_support import SPEC
+
 if TYPE_CHECKING:
     from tests.e2e.conftest import RunningStack
 
@@ -55,6 +57,13 @@ def test_a_good_and_a_bad_event_give_one_score_one_error_and_the_median(
     assert after["ingest_requests"] - before["ingest_requests"] == 1
     assert after["median_requests"] - before["median_requests"] == 1
     assert 0 < after["avg_ingest_latency_seconds"] < 5
+
+
+def test_another_model_is_not_found_as_the_contract_shows(stack: "RunningStack") -> None:
+    answer = stack.http.request("POST", stack.url(8080, "/predictions/scoring"), body=b"[]")
+    written = SPEC["paths"]["/predictions/scorer"]["post"]["responses"]["default"]
+    shown = written["content"]["application/json"]["example"]
+    assert (answer.status, answer.json()) == (404, shown)
 
 
 def test_the_median_of_many_events_is_that_of_their_scores(

@@ -43,14 +43,15 @@ class MortalState:
 
     database: Path
     arguments: tuple[str, ...] = ()
+    program: tuple[str, ...] = ("state_service",)
     url: str = ""
     port: str = "0"
     process: "subprocess.Popen[str] | None" = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "state_service", "--port", self.port, "--database"]
+        command = [sys.executable, "-m", *self.program, "--port", self.port]
         self.process = subprocess.Popen(
-            [*command, str(self.database), *self.arguments],
+            [*command, "--database", str(self.database), *self.arguments],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,
