@@ -27,11 +27,12 @@ class ComposeStack:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.project = f"medianserve-test-{secrets.token_hex(3)}"
-        self.scorer_port, self.state_port = _free_ports()
+        self.scorer_port, self.state_port, self.prometheus_port = _free_ports()
         self.http = urllib3.PoolManager(timeout=urllib3.Timeout(total=30), retries=False)
         (folder / ".env").write_text(
             f"COMPOSE_PROJECT_NAME={self.project}\nMEDIANSERVE_VERSION=test\n"
             f"PUBLISH_SCORER_PORT={self.scorer_port}\nPUBLISH_STATE_PORT={self.state_port}\n"
+            f"PUBLISH_PROMETHEUS_PORT={self.prometheus_port}\n"
             f"LIMIT_TORCHSERVE_CPUS={min(2, os.cpu_count() or 1)}\nLOAD_SECONDS=5\n"
         )
 
@@ -100,6 +101,15 @@ class ComposeStack:
         with contextlib.suppress(urllib3.exceptions.HTTPError):
             self.http.request("POST", f"http://127.0.0.1:{self.state_port}/scores", json=document)
 
+    def prometheus(self, path: str) -> Any:
+        """Ask the API of the profile's Prometheus; return the data of its answer."""
+        url = f"http://127.0.0.1:{self.prometheus_port}/api/v1{path}"
+        try:
+            answer = self.http.request("GET", url)
+        except urllib3.exceptions.HTTPError:
+            return None  # it is not there yet
+        return answer.json()["data"] if answer.status == 200 else None
+
     def state(self, path: str) -> Any:
         answer = self.http.request("GET", f"http://127.0.0.1:{self.state_port}{path}")
         assert answer.status == 200, answer.data
@@ -110,12 +120,13 @@ def event(user_id: str, x: float = 1.0) -> dict[str, Any]:
     return {"user_id": user_id, "timestamp": time.time(), "features": [x, 2.0, 3.0]}
 
 
-def _free_ports() -> tuple[int, int]:
+def _free_ports() -> tuple[int, int, int]:
     with (
         socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as other,
+        socket.create_server(("127.0.0.1", 0)) as two,
+        socket.create_server(("127.0.0.1", 0)) as three,
     ):
-        return one.getsockname()[1], other.getsockname()[1]
+        return one.getsockname()[1], two.getsockname()[1], three.getsockname()[1]
 
 
 @pytest.fixture(scope="session")
@@ -130,7 +141,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
         stack.up()
         yield stack
     finally:
-        stack.compose("--profile", "load", "down", "--volumes", "--timeout", "30")
+        profiles = ("--profile", "load", "--profile", "observe")
+        stack.compose(*profiles, "down", "--volumes", "--timeout", "30")
         label = f"label=com.docker.compose.project={stack.project}"
         for kind in ("container", "network", "volume"):
             everything = ["--all"] if kind == "container" else []
