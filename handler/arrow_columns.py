@@ -102,6 +102,8 @@ class _Faults:
         self._first = first
 
     def note(self, rows: Mask, field: str, code: str, detail: str | Callable[[int], str]) -> None:
+        if not rows.any():
+            return
         new = rows & ~self.faulty
         for row in np.flatnonzero(new).tolist():
             reason = detail if isinstance(detail, str) else detail(row)

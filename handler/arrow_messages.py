@@ -9,6 +9,7 @@ flatbuffers, by the layout of Arrow's Message.fbs and Schema.fbs; Arrow itself v
 
 import struct
 from collections.abc import Iterator
+from functools import lru_cache
 
 from handler.errors import RequestError
 
@@ -35,13 +36,29 @@ _KEY, _VALUE = 0, 1  # of KeyValue
 _TABLE_BYTES = 8
 
 
-def check_messages(body: bytes) -> None:
-    """Raise `RequestError` for what is not served: 400, or 413 for too many or too large messages.
+# Clients send one schema again and again: reading one takes as long as the rest of a small stream.
+KEPT_SCHEMAS = 64
 
-    Raises `struct.error` when the stream is not well-formed.
+
+def check_messages(body: bytes) -> bytes:
+    """Return the message with which the stream begins, its schema.
+
+    Raises `RequestError` for what is not served: 400, or 413 for too many or too large messages;
+    `struct.error` when the stream is not well-formed.
     """
-    for number, metadata in enumerate(_messages(body)):
-        _check_message(metadata, first=number == 0)
+    messages = _messages(body)
+    first = next(messages, None)
+    if first is None:
+        raise struct.error("there is no schema")
+    _check_first(first)
+    for metadata in messages:
+        _check_message(metadata, first=False)
+    return body[: 8 + len(first)]
+
+
+@lru_cache(KEPT_SCHEMAS)
+def _check_first(metadata: bytes) -> None:
+    _check_message(metadata, first=True)
 
 
 def _messages(body: bytes) -> Iterator[bytes]:

@@ -11,6 +11,7 @@ whole dictionary anew, and any number of views can name one long string.
 """
 
 import struct
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +24,7 @@ from handler.arrow_columns import (
     is_timestamp,
     is_user_id,
 )
-from handler.arrow_messages import check_messages
+from handler.arrow_messages import KEPT_SCHEMAS, check_messages
 from handler.errors import RequestError
 from handler.events import EVENT_FIELDS, EventColumns, EventShape, check_count
 
@@ -39,9 +40,9 @@ def columns_of_arrow(body: bytes, shape: EventShape) -> EventColumns:
     Raises `RequestError` 400 when it is not one or lacks a column, 413 over a limit.
     """
     try:
-        check_messages(body)
+        columns = _columns_of(check_messages(body))
         parts, first = [], 0
-        for batch in _record_batches(body, shape):
+        for batch in _record_batches(body, columns, shape):
             parts.append(columns_of_batch(batch, first, shape))
             first += batch.num_rows
     except _NOT_ARROW as error:
@@ -52,21 +53,27 @@ def columns_of_arrow(body: bytes, shape: EventShape) -> EventColumns:
     return _joined(parts, shape)
 
 
-def _record_batches(body: bytes, shape: EventShape) -> list[pa.RecordBatch]:
-    """Return our three columns of each record batch, validated; their bytes are the body's."""
+@lru_cache(KEPT_SCHEMAS)
+def _columns_of(schema_message: bytes) -> tuple[int, ...]:
+    """Return where our three columns stand. Raises `RequestError` 400 where one does not fit."""
+    schema = pa.ipc.read_schema(pa.py_buffer(schema_message))
+    places = tuple(_only(schema.names, field) for field in EVENT_FIELDS)
+    _check_types(schema)
+    return places
+
+
+def _record_batches(
+    body: bytes, columns: tuple[int, ...], shape: EventShape
+) -> list[pa.RecordBatch]:
+    """Return these columns of each record batch, validated; their bytes are the body's."""
     source = pa.BufferReader(body)
-    with pa.ipc.open_stream(source) as stream:
-        names = stream.schema.names
-    wanted = [_only(names, field) for field in EVENT_FIELDS]
-    source.seek(0)
     options = pa.ipc.IpcReadOptions(
-        included_fields=wanted,
+        included_fields=list(columns),
         use_threads=False,
         ensure_alignment=pa.ipc.Alignment.DataTypeSpecific,
     )
     batches, rows, references = [], 0, _References()
     with pa.ipc.open_stream(source, options=options) as stream:
-        _check_types(stream.schema)
         for batch in stream:
             rows += batch.num_rows
             check_count(rows, shape)
