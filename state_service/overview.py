@@ -27,6 +27,7 @@ class TorchServeStatus(msgspec.Struct, frozen=True, kw_only=True):
     workers_ready: int | None = None
     queue_pending: int | None = None
     queue_room: int | None = None
+    port: int = 8080  # where it takes predictions
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):

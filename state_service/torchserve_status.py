@@ -11,11 +11,14 @@ from typing import Self
 
 import aiohttp
 import msgspec
+from msgspec.structs import replace
+from yarl import URL
 
 from state_service.overview import TorchServeStatus
 from state_service.settings import Settings
 
 _TIMEOUT_SECONDS = 1.0
+_DEFAULT_PORT = 8080
 _KEPT_SECONDS = 1.0
 _MAX_ANSWER_BYTES = 1 << 20
 
@@ -50,6 +53,7 @@ class TorchServe:
     def __init__(self, settings: Settings) -> None:
         self._ping_url = _joined(settings.torchserve_url, "/ping")
         self._model_url = _joined(settings.management_url, "/models/scorer")
+        self._port = URL(settings.torchserve_url).port or _DEFAULT_PORT
         self._session: aiohttp.ClientSession | None = None
         self._asking = asyncio.Lock()
         self._asked_at = -_KEPT_SECONDS
@@ -68,7 +72,7 @@ class TorchServe:
         """Return the status of now, or of a second ago; takes two timeouts at most."""
         async with self._asking:
             if time.monotonic() - self._asked_at >= _KEPT_SECONDS:
-                self._status = await self._ask()
+                self._status = replace(await self._ask(), port=self._port)
                 self._asked_at = time.monotonic()
             return self._status
 

@@ -1,18 +1,17 @@
 // The drawings, by uPlot. Colours come from the style sheet, so that both themes are its business.
 
+import { clock as time } from "./format.js";
+
 const LONG_AGO_SECONDS = 300;
 const LEAST_SECONDS = 60;
+const GAP_SECONDS = 5;
 
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
 function clock(seconds) {
-  return new Date(seconds * 1000).toLocaleTimeString("en-GB", {
-    hour: "2-digit",
-    minute: "2-digit",
-    second: "2-digit",
-  });
+  return time(new Date(seconds * 1000));
 }
 
 /** Redraw a chart as wide as its element, whenever that changes. */
@@ -61,6 +60,8 @@ export class Spark {
       element,
     );
     fit(this.chart, element);
+    this.scale = document.createElement("figcaption");
+    element.append(this.scale);
   }
 
   restart(times, values) {
@@ -70,7 +71,12 @@ export class Spark {
   }
 
   add(time, value) {
-    if (this.times.length && time <= this.times.at(-1)) return;
+    const last = this.times.at(-1);
+    if (last !== undefined && time <= last) return;
+    if (time - last > GAP_SECONDS) {
+      this.times.push(last + 1);
+      this.values.push(null); // nothing was heard: draw nothing
+    }
     this.times.push(time);
     this.values.push(value);
     while (this.times[0] < time - LONG_AGO_SECONDS) {
@@ -88,6 +94,7 @@ export class Spark {
         "aria-label",
         `${this.name}: ${this.describe(known.at(-1))} now, ${this.describe(most)} at most`,
       );
+      if (this.scale) this.scale.textContent = `5 min, most ${this.describe(most)}`;
     }
     this.chart?.setData([this.times, this.values]);
     const end = this.times.at(-1) ?? 0;

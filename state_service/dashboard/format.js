@@ -23,6 +23,11 @@ export function seconds(value) {
   return `${Math.floor(minutes / 1440)} days`;
 }
 
+/** The time of day, in the reader's own zone. */
+export function clock(date) {
+  return date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+}
+
 /** A window's length, in whole minutes where it is. */
 export function length(value) {
   if (value === 60) return "minute";
@@ -41,13 +46,18 @@ export function bytes(value) {
   return `${unit === "B" ? value : value.toFixed(1)} ${unit}`;
 }
 
-/** A score, four digits of it. */
+/** A score, four digits of it: also those that are zeros, or numbers that move would jump. */
 export function score(value) {
   if (value === null || value === undefined) return NOTHING;
   if (value !== 0 && (Math.abs(value) < 0.0001 || Math.abs(value) >= 1e6)) {
     return value.toExponential(2);
   }
-  return String(Number(value.toPrecision(4)));
+  return Math.abs(value) >= 1000 ? value.toFixed(0) : value.toPrecision(4);
+}
+
+/** How long ago something was; what is nearly now does not flicker. */
+export function ago(value) {
+  return value < 1 ? "just now" : `${seconds(value)} ago`;
 }
 
 export function text(value) {

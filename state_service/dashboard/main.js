@@ -1,7 +1,7 @@
 // Puts the page together: the stream of the whole service, the panels, the theme.
 
 import { OverviewPanel } from "./overview.js";
-import { keepToken, open } from "./stream.js";
+import { keepToken, open, token } from "./stream.js";
 import { UserPanel } from "./user.js";
 
 const byId = (id) => document.getElementById(id);
@@ -11,6 +11,7 @@ const user = new UserPanel();
 
 function connection(state, words) {
   document.body.dataset.connection = state;
+  overview.showTitle();
   if (byId("connection").textContent !== words) byId("connection").textContent = words;
 }
 
@@ -22,8 +23,8 @@ function watchService() {
       overview.lost();
     },
     onRefused: (status, problem) => {
-      byId("token-form").hidden = status !== 401;
-      connection(status === 503 ? "lost" : "refused", problem.detail ?? `The service answers ${status}`);
+      if (status === 401) askForToken();
+      else connection(status === 503 ? "lost" : "refused", problem.detail ?? `The service answers ${status}`);
     },
     onEvent: (name, data) => {
       if (name === "history") overview.restart(data);
@@ -35,12 +36,38 @@ function watchService() {
   });
 }
 
+/** Show nothing but the question for the token, and whether one was wrong. */
+function askForToken() {
+  const refused = Boolean(token());
+  keepToken("");
+  connection("refused", "A token is needed");
+  document.body.dataset.access = "none";
+  byId("token-form").hidden = false;
+  byId("token-refused").hidden = !refused;
+  byId("token").setAttribute("aria-invalid", String(refused));
+  byId("token").focus();
+  byId("token").select();
+}
+
 byId("token-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  keepToken(byId("token").value);
+  keepToken(byId("token").value.trim());
   byId("token-form").hidden = true;
+  delete document.body.dataset.access;
+  showAccess();
   watchService();
   user.followAddress();
+});
+
+/** With a token, what opens in a tab of its own would be refused: offer to forget it instead. */
+function showAccess() {
+  byId("forget-token").hidden = !token();
+  for (const link of document.querySelectorAll("[data-needs-access]")) link.hidden = Boolean(token());
+}
+
+byId("forget-token").addEventListener("click", () => {
+  keepToken("");
+  location.reload();
 });
 
 function isDark() {
@@ -66,14 +93,9 @@ byId("theme").addEventListener("click", () => {
 });
 dark.addEventListener("change", showTheme);
 
-byId("first-command").textContent = [
-  `curl ${location.protocol}//${location.hostname}:8080/predictions/scorer \\`,
-  "  -H 'Content-Type: application/json' \\",
-  `  -d '{"user_id": "alice", "timestamp": '$(date +%s)', "features": [0.1, 0.2, 0.3]}'`,
-].join("\n");
-
 globalThis.medianserve = { overview, user }; // for a look from the console, and for tests
 
 showTheme();
+showAccess();
 watchService();
 user.followAddress();

@@ -77,6 +77,18 @@ function showTorchServe(torchserve) {
   put("torchserve-note", notes[state] ?? "");
 }
 
+/** What a newcomer may paste: to TorchServe's port as the state service knows it. */
+function showFirstCommand(port) {
+  put(
+    "first-command",
+    [
+      `curl ${location.protocol}//${location.hostname}:${port}/predictions/scorer \\`,
+      "  -H 'Content-Type: application/json' \\",
+      `  -d '{"user_id": "alice", "timestamp": '$(date +%s)', "features": [0.1, 0.2, 0.3]}'`,
+    ].join("\n"),
+  );
+}
+
 export class OverviewPanel {
   constructor() {
     this.sparks = {
@@ -85,6 +97,8 @@ export class OverviewPanel {
       ingest_latency_seconds: new Spark(document.getElementById("chart-latency"), format.seconds),
     };
     this.rankedAt = null;
+    this.heardAt = null; // in this browser's time
+    this.level = "waiting";
   }
 
   restart(history) {
@@ -96,6 +110,9 @@ export class OverviewPanel {
 
   show({ time, conditions, stats, rates, torchserve, rankings }) {
     showConditions(conditions);
+    this.heardAt = new Date();
+    this.level = conditions[0].level;
+    this.showTitle();
     for (const element of document.querySelectorAll("[data-stat]")) {
       const value = element.dataset.stat.split(".").reduce((object, key) => object[key], stats);
       const shown = (FORMATS[element.dataset.unit] ?? format.number)(value);
@@ -108,9 +125,10 @@ export class OverviewPanel {
     for (const place of WINDOW_PLACES) put(place, `the last ${format.length(stats.window_seconds)}`);
     put("window-again", format.length(stats.window_seconds));
     const last = stats.snapshot.last_at;
-    put("snapshot-age", last === null ? "none yet" : `${format.seconds(Math.max(0, time - last))} ago`);
+    put("snapshot-age", last === null ? "none yet" : format.ago(time - last));
     put("spool-note", stats.spool.reported_at === null ? "No handler has reported a spool yet." : "");
     showTorchServe(torchserve);
+    showFirstCommand(torchserve.port);
     if (rankings && rankings.time !== this.rankedAt) {
       this.rankedAt = rankings.time;
       showRanking("most-active", rankings.most_active);
@@ -132,12 +150,17 @@ export class OverviewPanel {
 
   /** What was last heard may not be so any more: say it where one looks first. */
   lost() {
+    this.level = "bad";
+    const last = this.heardAt === null ? "" : ` The numbers are those of ${format.clock(this.heardAt)}.`;
     showConditions([
-      {
-        level: "bad",
-        sentence: "The state service does not answer. The numbers are the last ones heard; this page tries again.",
-      },
+      { level: "bad", sentence: `The state service does not answer.${last} This page tries again.` },
     ]);
+  }
+
+  /** A tab in the background is its title: say there, too, that something is wrong. */
+  showTitle() {
+    const mark = { bad: "✕ ", warning: "! " }[this.level] ?? "";
+    if (document.title !== `${mark}medianserve`) document.title = `${mark}medianserve`;
   }
 
   redraw() {

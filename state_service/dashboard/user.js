@@ -60,7 +60,9 @@ export class UserPanel {
     }
     byId("user-id").value = userId;
     this.watch(userId);
-    byId("user-title").scrollIntoView({ block: "nearest" });
+    // Whoever chose from a list further down is led here, by eye and by keyboard.
+    const list = document.querySelector(".rankings");
+    this.lead = list.contains(document.activeElement) || scrollY > byId("user-title").offsetTop;
   }
 
   watch(userId) {
@@ -74,8 +76,12 @@ export class UserPanel {
     const address = `events?user_id=${encodeURIComponent(userId)}${window ? `&window=${window}` : ""}`;
     this.stream = open(address, {
       onOpen: () => {},
-      onLost: () => this.say("The connection was lost; trying again."),
-      onRefused: (status, problem) => this.say(problem.detail ?? `The service answers ${status}.`),
+      onLost: () => {
+        this.found = null; // so that it is said anew when it is back
+        this.say("The connection was lost; trying again.");
+      },
+      onRefused: (status, problem) =>
+        this.say(status === 401 ? "" : `Not shown: ${problem.detail ?? `the service answers ${status}`}.`),
       onEvent: (_name, view) => this.show(view),
     });
   }
@@ -87,21 +93,24 @@ export class UserPanel {
     }
     this.trail = this.trail.filter((point) => point.time >= view.time - view.window_seconds);
     const length = format.length(view.window_seconds);
-    if (found && this.found !== true) {
-      this.say(`Watching ${view.user_id}: ${format.number(view.count)} scores in the last ${length}.`);
-    }
+    if (found && this.found !== true) this.say(`Watching “${view.user_id}”, the last ${length}.`);
     if (!found && this.found !== false) {
-      this.say(`No score of ${view.user_id} in the last ${length}. It is shown here as soon as one comes.`);
+      this.say(`No score of “${view.user_id}” in the last ${length}. It is shown here as soon as one comes.`);
     }
     this.found = found;
     byId("user-view").hidden = !found;
+    if (this.lead) {
+      this.lead = false;
+      byId("user-title").focus({ preventScroll: true });
+      byId("user-title").scrollIntoView({ block: "start" });
+    }
     if (!found) return;
     const figures = {
       "user-median": format.score(view.median),
       "user-count": format.number(view.count),
       "user-band": `${format.score(view.low)} to ${format.score(view.high)}`,
       "user-range": `${format.score(view.min)} to ${format.score(view.max)}`,
-      "user-newest": `${format.seconds(Math.max(0, view.time - view.newest_timestamp))} ago`,
+      "user-newest": format.ago(view.time - view.newest_timestamp),
       "user-shown":
         view.one_in > 1 ? `one in ${format.number(view.one_in)} scores is drawn` : "",
     };

@@ -76,14 +76,14 @@ async def test_the_plot_follows_a_user_s_new_events(browser: Browser, tmp_path: 
         await server.record(batch("a", ["alice"] * 3, [0.1, 0.2, 0.6]))
         async with visiting(browser, server.url) as visit:
             await visit.search("alice")
-            await visit.shows("#user-median", "0.2")
+            await visit.shows("#user-median", "0.2000")
             await visit.shows("#user-count", "3")
             _, dots, low, high, medians = await plotted(visit)
             assert sorted(dot for dot in dots if dot is not None) == [0.1, 0.2, 0.6]
             await server.record(batch("b", ["alice"] * 2, [0.9, 0.8]))
-            await visit.shows("#user-median", "0.6")
+            await visit.shows("#user-median", "0.6000")
             await visit.shows("#user-count", "5")
-            await visit.shows("#user-range", "0.1 to 0.9")
+            await visit.shows("#user-range", "0.1000 to 0.9000")
             times, dots, low, high, medians = await plotted(visit)
             assert sorted(dot for dot in dots if dot is not None) == [0.1, 0.2, 0.6, 0.8, 0.9]
             assert times == sorted(times)
@@ -108,7 +108,7 @@ async def test_a_hot_user_is_thinned_and_the_page_says_so(browser: Browser, tmp_
         async with visiting(browser, server.url, "/#user=hot") as visit:
             await visit.shows("#user-count", "24,000")
             median = (await server.get("/users/hot/median"))["median"]
-            await visit.shows("#user-median", f"{median:g}")
+            await visit.shows("#user-median", f"{median:#.4g}")
             await visit.shows("#user-shown", "one in 32 scores is drawn")
             times, dots, *_ = await plotted(visit)
             drawn = [time for time, dot in zip(times, dots, strict=True) if dot is not None]
@@ -127,7 +127,7 @@ async def test_a_shorter_window_has_a_past_at_once(browser: Browser, tmp_path: P
             await visit.is_live()
             await visit.page.get_by_label("Window").select_option("last minute")
             await visit.search("u")
-            await visit.shows("#user-message", r"Watching u: 60 scores in the last minute.")
+            await visit.shows("#user-message", "Watching “u”, the last minute.")
             times, *_, medians = await plotted(visit)
             trail = [time for time, median in zip(times, medians, strict=True) if median]
             assert trail[0] < now - 50
@@ -141,11 +141,11 @@ async def test_a_user_nobody_knows_is_missed_and_then_found(
         await visit.search("bob")
         await visit.shows(
             "#user-message",
-            "No score of bob in the last 5 minutes. It is shown here as soon as one comes.",
+            "No score of “bob” in the last 5 minutes. It is shown here as soon as one comes.",
         )
         await expect(visit.page.locator("#user-view")).to_be_hidden()
         await server.record(batch("a", ["bob"], [0.25]))
-        await visit.shows("#user-median", "0.25")
+        await visit.shows("#user-median", "0.2500")
 
 
 @pytest.mark.parametrize("user_id", HOSTILE)
@@ -156,13 +156,13 @@ async def test_a_hostile_id_is_a_user_like_any_other(
         await server.record(batch("a", [user_id, user_id, "other"], [0.25, 0.75, 9]))
         async with visiting(browser, server.url) as visit:
             await visit.search(user_id)
-            await visit.shows("#user-median", "0.5")
+            await visit.shows("#user-median", "0.5000")
             assert user_id.strip() in str(await visit.page.text_content("#user-message"))
             listed = visit.page.locator("#most-active tbody a").first
             assert await listed.text_content() == user_id
             await visit.page.goto(f"{server.url}/")
             await visit.page.locator("#most-active tbody a").first.click()
-            await visit.shows("#user-median", "0.5")
+            await visit.shows("#user-median", "0.5000")
             assert await visit.page.locator("img[src=x], body script").count() == 0
 
 
@@ -175,7 +175,7 @@ async def test_an_id_that_no_event_can_have_is_refused_in_a_sentence(
         visiting(browser, server.url, tolerated=tolerated) as visit,
     ):
         await visit.search("x" * 257)
-        await visit.shows("#user-message", "user_id must have 1 to 256 bytes")
+        await visit.shows("#user-message", "Not shown: user_id must have 1 to 256 bytes.")
 
 
 async def test_both_ends_of_the_rankings_are_listed(browser: Browser, tmp_path: Path) -> None:
@@ -193,8 +193,20 @@ async def test_both_ends_of_the_rankings_are_listed(browser: Browser, tmp_path: 
             items = (await server.get("/users?limit=10"))["items"]
             shown = await visit.page.locator("#most-active tbody tr").all_inner_texts()
             assert [row.split() for row in shown] == [
-                [item["user_id"], str(item["count"]), f"{item['median']:g}"] for item in items
+                [item["user_id"], str(item["count"]), f"{item['median']:#.4g}"] for item in items
             ]
+
+
+async def test_who_chooses_from_a_list_is_led_to_the_user(browser: Browser, tmp_path: Path) -> None:
+    phone = {"width": 390, "height": 844}
+    async with serving(tmp_path) as server:
+        await server.record(batch("a", ["ann"] * 20, [0.5] * 20))
+        async with visiting(browser, server.url, viewport=phone) as visit:
+            await visit.page.locator("#lowest-medians a").click()
+            await visit.shows("#user-count", "20")
+            title = visit.page.locator("#user-title")
+            await expect(title).to_be_focused()
+            await expect(title).to_be_in_viewport()
 
 
 async def test_without_javascript_the_same_numbers_are_plain_tables(

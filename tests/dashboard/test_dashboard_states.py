@@ -14,7 +14,8 @@ from tests.state_service.state_support import batch, serving
 from tests.state_service.torchserve_fake import torchserve
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # the browser's
-LOST = "Failed to load resource"  # Chromium's own words when a connection cannot be made
+LOST = "Failed to load resource"  # Chromium's own words, also for an answer that is an error
+READ = "read-token-of-the-tests"
 
 
 async def test_while_it_restores_the_page_says_how_far_it_is(
@@ -52,6 +53,7 @@ async def test_the_page_comes_back_by_itself_when_the_service_does(
             await server.record(batch("b", ["alice"], [0.5]))
             await visit.shows("#connection", "Live")
             await visit.shows("#user-count", "13")
+            await visit.shows("#user-message", "Watching “alice”, the last 5 minutes.")
             await visit.shows("#live-events", "13")
             await visit.shows("#conditions", "All is well: every answered event is counted.")
     finally:
@@ -87,7 +89,7 @@ async def test_without_torchserve_the_page_works_and_says_so(
             )
             await visit.shows("#live-events", "12")
             await visit.search("alice")
-            await visit.shows("#user-median", "0.5")
+            await visit.shows("#user-median", "0.5000")
 
 
 async def test_what_keeps_a_person_awake_is_said_the_worst_first(
@@ -109,6 +111,41 @@ async def test_what_keeps_a_person_awake_is_said_the_worst_first(
             await visit.shows("[data-stat='spool.batches']", "3")
             server.service.commits.error = None
             await expect(visit.page.locator("#conditions p")).to_have_count(1)
+
+
+async def test_a_token_is_asked_for_a_wrong_one_is_told_and_one_can_be_forgotten(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with (
+        serving(tmp_path, read_token=READ, write_token=READ[::-1]) as server,
+        visiting(browser, server.url, tolerated=LOST) as visit,
+    ):
+        page = visit.page
+        await expect(page.locator("#token")).to_be_focused()
+        await expect(page.locator(".tiles")).to_be_hidden()
+        await expect(page.locator("#token-refused")).to_be_hidden()
+        await page.keyboard.type("not the token of this service")
+        await page.keyboard.press("Enter")
+        await visit.shows("#token-refused", "That is not a token of this service.")
+        await expect(page.locator("#token")).to_be_focused()
+        await page.keyboard.type(READ)
+        await page.keyboard.press("Enter")
+        await visit.shows("#connection", "Live")
+        await expect(page.locator(".tiles")).to_be_visible()
+        await expect(page.get_by_role("link", name="Metrics")).to_be_hidden()
+        await page.get_by_role("button", name="Forget token").click()
+        await expect(page.locator("#token")).to_be_focused()
+
+
+async def test_a_tab_in_the_background_says_that_something_is_wrong(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as server, visiting(browser, server.url) as visit:
+        await expect(visit.page).to_have_title("medianserve")
+        server.service.commits.error = "no room"
+        await expect(visit.page).to_have_title("✕ medianserve")
+        server.service.commits.error = None
+        await expect(visit.page).to_have_title("medianserve")
 
 
 async def test_too_many_pages_are_told_to_wait(browser: Browser, tmp_path: Path) -> None:
@@ -185,7 +222,7 @@ async def test_the_keyboard_alone_leads_everywhere(browser: Browser, tmp_path: P
             assert seen[0] == "Skip to the numbers"
             assert {"API docs", "Dark", "user-id", "Watch", "alice"} <= set(seen)
             await visit.page.keyboard.press("Enter")
-            await visit.shows("#user-median", "0.2")
+            await visit.shows("#user-median", "0.2000")
 
 
 async def test_nothing_moves_for_those_who_asked_for_that(browser: Browser, tmp_path: Path) -> None:
