@@ -93,6 +93,7 @@ class RunningStack:
 
     def rest(self) -> str:
         """Return what an ended stack printed after the last line waited for."""
+        self._reader.join(timeout=10)
         return "".join(line for line in iter(self._lines.get_nowait, None))
 
     def url(self, default_port: int, path: str) -> str:
