@@ -63,6 +63,18 @@ _PROGRAMS = (
     "fuzzing bodies",
     "fuzzing servers",
 )
+# All in one process: torch alone takes seconds to import.
+_ASK_FOR_HELP = """
+import contextlib, io, json, runpy, sys
+said = {}
+for program in sys.argv[1:]:
+    module, *arguments = program.split()
+    sys.argv = [module, *arguments, "--help"]
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    said[program] = out.getvalue()
+print(json.dumps(said))
+"""
 _STATE_SERVICE = """
 ## python -m state_service
 
@@ -107,17 +119,16 @@ def _row(
 
 def commands() -> str:
     """Return docs/commands.md."""
-    return _COMMANDS + _STATE_SERVICE + "".join(map(_help_of, _PROGRAMS))
-
-
-def _help_of(program: str) -> str:
     plain = {**os.environ, "TYPER_USE_RICH": "0", "COLUMNS": "88", "NO_COLOR": "1"}
     done = subprocess.run(  # noqa: S603 - our own programs
-        [sys.executable, "-m", *program.split(), "--help"],
+        [sys.executable, "-c", _ASK_FOR_HELP, *_PROGRAMS],
         env=plain, cwd=DOCS.parent, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    text = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
-    return f"\n## python -m {program}\n\n```\n{text}\n```\n"
+    parts = [_COMMANDS, _STATE_SERVICE]
+    for program, said in msgspec.json.decode(done.stdout, type=dict[str, str]).items():
+        text = "\n".join(line.rstrip() for line in said.strip().splitlines())
+        parts.append(f"\n## python -m {program}\n\n```\n{text}\n```\n")
+    return "".join(parts)
 
 
 def requests() -> str:

@@ -144,7 +144,7 @@ def test_a_case_that_a_contender_refuses_is_reported_and_not_measured() -> None:
 
 
 @pytest.mark.e2e
-@pytest.mark.parametrize(("name", "workers"), [("echo", 2), ("medianserve", 1)])
+@pytest.mark.parametrize(("name", "workers"), [("echo", 1), ("medianserve", 2)])
 def test_torchserve_is_measured_by_role_with_as_many_workers_as_asked(
     name: str, workers: int
 ) -> None:

@@ -161,7 +161,7 @@ async def test_a_flipped_bit_in_what_is_recorded_is_refused_told_or_harmless(
     generator = random.Random(8)
     places = [place for root in roots for place in range(4096 * (root - 1), 4096 * root)]
     places = [place for place in places if whole[place]]
-    for _ in range(60):
+    for _ in range(40):
         place, bit = generator.choice(places), generator.randrange(8)
         flipped = bytearray(whole)
         flipped[place] ^= 1 << bit

@@ -119,7 +119,7 @@ async def _check_and_send_again(oracle: Oracle, process: ServiceProcess) -> None
 async def test_a_kill_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     generator = random.Random(4)
     oracle = Oracle(generator)
-    for _ in range(10):
+    for _ in range(7):
         async with launched(tmp_path, *OFTEN) as process:
             await _check_and_send_again(oracle, process)
             sending = asyncio.create_task(_send_until_it_dies(oracle, process))
