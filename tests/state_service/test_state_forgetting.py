@@ -127,7 +127,10 @@ async def test_nothing_is_left_wherever_the_user_was(
         server.service.windows.check()
         assert server.service.windows.live_events == live - mine
         assert await _count(server) == 0
-        assert await server.get("/users/other%201/stats?q=0.1,0.5,0.9") == before
+        after = await server.get("/users/other%201/stats?q=0.1,0.5,0.9")
+        # A mean's last bit depends on the order of the sum, which a merge meanwhile may change.
+        assert after.pop("mean") == pytest.approx(before.pop("mean"), rel=1e-14)
+        assert after == before
         assert WHO not in server.service.windows.all_medians_question(time.time()).ids
         assert (await _forget(server))["forgotten_events"] == 0
     assert inspect(tmp_path / "state.db").problems == []
