@@ -23,7 +23,6 @@ from handler.settings import SettingsError, load_settings
 PACKAGE = Path(__file__).parent
 MODEL_NAME = "scorer"
 DEFAULT_CONFIG = PACKAGE / "model-config.yaml"
-_SHOWN_DEFAULT = Path("handler/model-config.yaml")  # in help, wherever the package lies
 DEFAULT_WEIGHTS = Path("model_store/inefficient_model.pt")
 DEFAULT_OUTPUT = Path("model_store/scorer.mar")
 # Only what runs in a worker travels; these build things or are placed at the root.
@@ -119,15 +118,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, default=DEFAULT_OUTPUT, help="archive to write")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS, help="a state_dict")
-    parser.add_argument("--config", type=Path, default=_SHOWN_DEFAULT, help="the model YAML")
+    config = Path(os.path.relpath(DEFAULT_CONFIG))  # as short in --help as it is typed
+    parser.add_argument("--config", type=Path, default=config, help="the model YAML")
     parser.add_argument(
         "--include", type=Path, action="append", default=[], metavar="PATH",
         help="module or folder to add, such as the one with another network's factory (repeatable)",
     )  # fmt: skip
     parser.add_argument("--version", default="1.0", help="the model's version")
     options = parser.parse_args(arguments)
-    if options.config == _SHOWN_DEFAULT:
-        options.config = DEFAULT_CONFIG
     try:
         path = build_archive(
             options.output, options.weights, options.config, options.include, options.version

@@ -14,9 +14,9 @@ def build(features: int) -> nn.Module:
     """Return features -> 128 -> ReLU -> Dropout(0) -> 128 -> ReLU -> 1, untrained."""
     return nn.Sequential(
         nn.Linear(features, HIDDEN_UNITS),
-        nn.ReLU(inplace=True),
+        nn.ReLU(),
         nn.Dropout(0.0),
         nn.Linear(HIDDEN_UNITS, HIDDEN_UNITS),
-        nn.ReLU(inplace=True),
+        nn.ReLU(),
         nn.Linear(HIDDEN_UNITS, 1),
     )

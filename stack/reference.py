@@ -82,7 +82,7 @@ Serves, with the settings of [settings.md](settings.md); or runs one of the comm
 `state_service` below.
 """
 
-_API = f"""# Requests
+_REQUESTS = f"""# Requests
 
 {_WRITTEN} All of it, with parameters, bodies, examples and every error:
 [openapi.yaml](../state_service/openapi.yaml), which the state service shows at
@@ -134,7 +134,7 @@ def commands() -> str:
 def requests() -> str:
     """Return docs/requests.md."""
     spec = load_spec()
-    parts = [_API]
+    parts = [_REQUESTS]
     for tag in spec["tags"]:
         parts.append(f"\n## {tag['name'].capitalize()}\n\n{tag['description']}\n\n")
         parts.append("| request | | answers |\n|---|---|---|\n")

@@ -1,6 +1,6 @@
 // The drawings, by uPlot. Colours come from the style sheet, so that both themes are its business.
 
-import { clock as time } from "./format.js";
+import * as format from "./format.js";
 
 const LONG_AGO_SECONDS = 300;
 const LEAST_SECONDS = 60;
@@ -11,7 +11,7 @@ function colour(name) {
 }
 
 function clock(seconds) {
-  return time(new Date(seconds * 1000));
+  return format.clock(new Date(seconds * 1000));
 }
 
 /** Redraw a chart as wide as its element, whenever that changes. */

@@ -243,11 +243,3 @@ def test_each_answer_of_the_scorer_is_as_written(
     assert {f"post {SCORER} {name}" for name in answers} == {
         name for name in EXAMPLES if SCORER in name and "TorchServe" not in name
     }
-
-
-def test_each_request_of_the_contract_is_understood(state_url: str, scorer: Scorer) -> None:
-    content = SPEC["paths"][SCORER]["post"]["requestBody"]["content"]["application/json"]
-    with closing(StateClient(state_url)) as client:
-        for _, body in _examples(content):
-            status, answer = _post(Pipeline(HandlerSettings(), scorer, client), body)
-            assert (status, msgspec.json.decode(answer)["skipped"]) == (200, 0)

@@ -4,6 +4,7 @@ import asyncio
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
@@ -68,6 +69,9 @@ async def test_torchserve_is_shown_as_it_is(browser: Browser, tmp_path: Path) ->
             await visit.shows("#torchserve-workers", "2 of 2")
             await visit.shows("#torchserve-queue", "3")
             await visit.shows("#torchserve-version", "1.0")
+            port = urlsplit(fake.url).port
+            command = visit.page.locator("#first-command")
+            await expect(command).to_contain_text(f"curl http://127.0.0.1:{port}/predictions/")
             fake.worker_states = ["READY", "UNLOADED"]
             await visit.shows("#conditions", "1 of TorchServe's 2 workers are ready.")
             fake.worker_states = ["UNLOADED"]
