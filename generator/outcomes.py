@@ -1,6 +1,6 @@
 """What one attempt's answer means, and how long to wait before the next one. Pure.
 
-ACKNOWLEDGED   counted, with scores: final
+ACKNOWLEDGED   counted, with scores: final, also when no event was fit to be kept
 NOT_COUNTED    surely not counted, worth another try (503, 429, no connection)
 REFUSED        surely not counted, and no retry will change that (other 4xx)
 IN_DOUBT       nobody knows: it may or may not have been counted (500, 507, 503 not_confirmed,
@@ -134,7 +134,7 @@ def _judge_success(body: bytes, batch: int) -> Outcome:
         return Outcome(Verdict.IN_DOUBT, "unreadable answer")
     if len(answer.scores) != batch:
         return Outcome(Verdict.IN_DOUBT, "answer with a wrong number of scores")
-    if answer.recorded not in {"stored", "spooled"}:
+    if answer.recorded not in {"stored", "spooled", "nothing"}:
         return Outcome(Verdict.REFUSED, f"recorded: {answer.recorded}"[:_CODE_LONGEST])
     return Outcome(Verdict.ACKNOWLEDGED, answer=answer)
 

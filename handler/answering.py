@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from handler.batches import BatchResult
 from handler.errors import RequestError
 from handler.events import EventColumns, EventError
+from handler.units import hint_of_future, hint_of_late
 
-# In the windows; on disk until the state service is back; or nowhere, as was asked for.
-Recorded = Literal["stored", "spooled", "dry_run"]
+# In the windows; on disk until the state service is back; nowhere, as no event was fit to be kept;
+# nowhere, as was asked for.
+Recorded = Literal["stored", "spooled", "nothing", "dry_run"]
 
 _encode = msgspec.json.Encoder().encode
-
-# A timestamp this large is a date after the year 5000: milliseconds, most likely.
-_LOOKS_LIKE_MILLISECONDS = 1e11
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -63,6 +62,16 @@ def encode_scores(columns: EventColumns, scores: NDArray[np.float64]) -> msgspec
     return msgspec.Raw(_encode(aligned))
 
 
+def recorded_as(columns: EventColumns, result: BatchResult | None) -> Recorded:
+    """Say what became of a request that was delivered; without a `result` it is spooled.
+
+    A repeat under a known key has the first time's counts, so it is called what that was.
+    """
+    if not columns.user_ids or (result is not None and not result.accepted):
+        return "nothing"
+    return "spooled" if result is None else "stored"
+
+
 def prediction(  # noqa: PLR0913 - the parts of one answer
     columns: EventColumns,
     scores: msgspec.Raw,
@@ -86,8 +95,10 @@ def prediction(  # noqa: PLR0913 - the parts of one answer
         duplicate=result is not None and result.duplicate,
         request_id=request_id,
     )
-    if body.future and columns.timestamps.max(initial=0.0) > _LOOKS_LIKE_MILLISECONDS:
-        body.hint = "timestamps look like milliseconds; send epoch seconds"
+    if body.future:
+        body.hint = hint_of_future(columns.timestamps.max(initial=0.0))
+    elif body.late:
+        body.hint = hint_of_late(columns.timestamps.min(initial=np.inf))
     return Answer(200, _encode(body))
 
 

@@ -170,7 +170,8 @@ class Pipeline:
             return
         self._tell(None)
         for work, result in zip(works, results, strict=True):
-            work.answer = self._prediction(work, "spooled" if result is None else "stored", result)
+            recorded = answering.recorded_as(work.columns, result)
+            work.answer = self._prediction(work, recorded, result)
 
     def _tell(self, failure: str | None, batches: Sequence[Batch] = ()) -> None:
         """Log why recording fails once, not at every batch of a night, and when it works again."""

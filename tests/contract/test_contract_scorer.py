@@ -64,7 +64,7 @@ def _predict(
         answering.prediction(
             columns,
             encode_scores(columns, scores),
-            recorded="dry_run" if result is None else "stored",
+            recorded="dry_run" if result is None else answering.recorded_as(columns, result),
             result=result,
             max_errors_listed=limit,
             request_id=request_id,
@@ -139,8 +139,11 @@ def test_every_form_of_prediction_is_as_documented() -> None:
     assert body["request_id"] == "r-1"
     assert _predict([EVENT], BatchResult(1, 0, 0, duplicate=True))["duplicate"] is True
     future = BatchResult(accepted=0, late=0, future=1, duplicate=False)
-    assert "milliseconds" in _predict([EVENT | {"timestamp": 1.7e12}], future)["hint"]
-    assert _predict(MALFORMED, BatchResult(0, 0, 0, duplicate=False))["processed"] == 0
+    body = _predict([EVENT | {"timestamp": 1.7e12}], future)
+    assert body["recorded"] == "nothing"
+    assert "milliseconds" in body["hint"]
+    body = _predict(MALFORMED, BatchResult(0, 0, 0, duplicate=False))
+    assert (body["processed"], body["recorded"]) == (0, "nothing")
     assert _predict([], None)["scores"] == []
 
 

@@ -29,6 +29,7 @@ STORED = b'{"processed":2,"skipped":0,"recorded":"stored","scores":[0.5,null],"e
     [
         (200, STORED, Verdict.ACKNOWLEDGED, ""),
         (200, STORED.replace(b"stored", b"spooled"), Verdict.ACKNOWLEDGED, ""),
+        (200, STORED.replace(b"stored", b"nothing"), Verdict.ACKNOWLEDGED, ""),
         (200, STORED.replace(b"stored", b"dry_run"), Verdict.REFUSED, "recorded: dry_run"),
         (200, b"not JSON", Verdict.IN_DOUBT, "unreadable answer"),
         (200, STORED.replace(b",null", b""), Verdict.IN_DOUBT, "answer with a wrong number"),

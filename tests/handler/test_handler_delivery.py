@@ -151,6 +151,7 @@ def test_what_is_scored_while_the_state_service_is_dead_is_counted_once_it_is_ba
     assert worker.recorded(event()) == "stored"
     state.kill()
     assert [worker.recorded(event()) for _ in range(5)] == ["spooled"] * 5
+    assert worker.recorded({}) == "nothing"
     state.start()
     eventually(worker.is_drained)
     assert worker.recorded(event()) == "stored"

@@ -171,10 +171,55 @@ def test_a_dry_run_scores_and_records_nothing(
     assert (median("dry")["count"], median("real")["count"]) == (0, 1)
 
 
-def test_milliseconds_are_recognised(pipeline: Pipeline) -> None:
-    (answer,) = pipeline.process([request(event(timestamp=time.time() * 1000))])
-    assert body_of(answer)["future"] == 1
-    assert "milliseconds" in body_of(answer)["hint"]
+@pytest.mark.parametrize(
+    ("factor", "unit", "divisor"),
+    [(1e3, "milliseconds", "1000"), (1e6, "microseconds", "1000000"),
+     (1e9, "nanoseconds", "1000000000")],
+)  # fmt: skip
+def test_a_unit_that_is_not_seconds_is_named_with_the_division(
+    pipeline: Pipeline, factor: float, unit: str, divisor: str
+) -> None:
+    (answer,) = pipeline.process([request(event(timestamp=time.time() * factor))])
+    body = body_of(answer)
+    assert (body["future"], body["recorded"]) == (1, "nothing")
+    assert f"{unit}: divide them by {divisor}," in body["hint"]
+
+
+def test_seconds_since_a_start_are_told_from_epoch_seconds(pipeline: Pipeline) -> None:
+    (answer,) = pipeline.process([request(event(timestamp=12.5))])
+    assert body_of(answer)["late"] == 1
+    assert "epoch seconds are wanted" in body_of(answer)["hint"]
+
+
+@pytest.mark.parametrize("ahead", [300, 1e300, -300])
+def test_a_wrong_clock_gets_no_hint_of_a_unit(pipeline: Pipeline, ahead: float) -> None:
+    (answer,) = pipeline.process([request(event(timestamp=time.time() + ahead - 1))])
+    assert "hint" not in body_of(answer)
+
+
+def test_nothing_is_recorded_when_no_event_is_kept(
+    pipeline: Pipeline, median: Callable[[str], Any]
+) -> None:
+    late, future = event("kept", timestamp=time.time() - 400), event("kept", timestamp=4e9)
+    bodies = {
+        "nothing": [request(), request({}, {}), request(late, future), request({}, late)],
+        "stored": [request(late, {}, event("kept"))],
+        "dry_run": [request({}, x_dry_run="1")],
+    }
+    for recorded, requests in bodies.items():
+        assert [body_of(item)["recorded"] for item in pipeline.process(requests)] == (
+            [recorded] * len(requests)
+        ), recorded
+    assert median("kept")["count"] == 1
+
+
+def test_a_repeat_is_called_what_the_first_was(pipeline: Pipeline) -> None:
+    kept = request(event("a"), {}, idempotency_key="kept")
+    late = request(event("a", timestamp=time.time() - 400), idempotency_key="late")
+    first = [body_of(answer) for answer in pipeline.process([kept, late])]
+    again = [body_of(answer) for answer in pipeline.process([kept, late])]
+    assert [body["recorded"] for body in first] == ["stored", "nothing"]
+    assert again == [body | {"duplicate": True} for body in first]
 
 
 def test_the_request_id_is_echoed_in_good_and_bad_answers(pipeline: Pipeline) -> None:
