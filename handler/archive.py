@@ -46,7 +46,7 @@ def build_archive(
         staged = Path(scratch) / "files"
         _stage(staged, weights, settings.weights, include)
         with _importing_from(staged):
-            load_scorer(settings.factory, settings.features, staged / settings.weights)
+            load_scorer(settings.factory, settings.feature_count, staged / settings.weights)
         built = _run_archiver(Path(scratch), staged, config, version)
         output.parent.mkdir(parents=True, exist_ok=True)
         partial = output.with_suffix(".mar.partial")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from handler.errors import RequestError
 
 EVENT_FIELDS = ("user_id", "timestamp", "features")
+MAX_NAMES_SHOWN = 20  # of features, in one error
 MAX_INTEGER_DIGITS = 640  # the least that Python lets one set
 
 
@@ -58,11 +59,15 @@ class EventColumns(msgspec.Struct, frozen=True):
 
 
 class EventShape(msgspec.Struct, frozen=True):
-    """What an event must look like, and how many a request may hold."""
+    """What an event must look like, and how many a request may hold.
+
+    `feature_names` has a name for each of the `features`, or none at all.
+    """
 
     features: int
     max_events: int
     max_user_id_bytes: int
+    feature_names: tuple[str, ...] = ()
 
     @property
     def max_values(self) -> int:
@@ -71,6 +76,27 @@ class EventShape(msgspec.Struct, frozen=True):
         An event has its features and a few fields more.
         """
         return self.max_events * (self.features + 16)
+
+    def place(self, position: int) -> str:
+        """Say which of the features stands at a position, by its name where it has one.
+
+        >>> EventShape(2, 1, 1, ("age", "amount")).place(1)
+        'features[1] (amount)'
+        """
+        name = f" ({self.feature_names[position]})" if self.feature_names else ""
+        return f"features[{position}]{name}"
+
+    def expected(self) -> str:
+        """Say what `features` must hold, their names included; of many the first ones.
+
+        >>> EventShape(2, 1, 1, ("age", "amount")).expected()
+        '2 numbers (age, amount)'
+        """
+        noun = "number" if self.features == 1 else "numbers"
+        if not self.feature_names:
+            return f"{self.features} {noun}"
+        more = ", …" if len(self.feature_names) > MAX_NAMES_SHOWN else ""
+        return f"{self.features} {noun} ({', '.join(self.feature_names[:MAX_NAMES_SHOWN])}{more})"
 
 
 def check_count(count: int, shape: EventShape) -> None:

@@ -46,7 +46,12 @@ def read_requests(
     requests: Sequence[Request], settings: HandlerSettings
 ) -> list[ReadRequest | RequestError]:
     """Read headers and events of each, all events in one pass; an error is a 400 or a 413."""
-    shape = EventShape(settings.features, settings.max_events, settings.max_user_id_bytes)
+    shape = EventShape(
+        settings.feature_count,
+        settings.max_events,
+        settings.max_user_id_bytes,
+        settings.feature_names,
+    )
     opened = [_open(request, settings) for request in requests]
     bodies = [(item.body, item.form) for item in opened if isinstance(item, _Opened)]
     decoded = iter(decode_together(bodies, shape))

@@ -103,7 +103,7 @@ def _load(context: "Context") -> Pipeline:
     properties = context.system_properties
     scorer = load_scorer(
         settings.factory,
-        settings.features,
+        settings.feature_count,
         Path(properties["model_dir"]) / settings.weights,
         properties.get("gpu_id"),
     )

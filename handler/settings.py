@@ -5,6 +5,7 @@ deployment's state service is. Unknown names are refused in both, so that a typo
 start and not at night.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,6 +16,7 @@ from msgspec import Meta
 ENVIRONMENT_PREFIX = "HANDLER_"
 
 Positive = Annotated[int, Meta(gt=0)]
+FeatureName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"\A[^\x00-\x1f\x7f]+\Z")]
 
 
 class HandlerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,7 +27,13 @@ class HandlerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str,
         Meta(description="module:callable that builds the network; called with the feature count"),
     ] = "handler.network:build"
-    features: Annotated[Positive, Meta(description="numbers an event must have")] = 3
+    features: Annotated[
+        Positive | Annotated[tuple[FeatureName, ...], Meta(min_length=1, max_length=10_000)],
+        Meta(
+            description="how many numbers an event must have; in the YAML a list of their names "
+            "will do as well, and errors then name them"
+        ),
+    ] = 3
     weights: Annotated[str, Meta(description="state_dict in the archive")] = "inefficient_model.pt"
     # The deployment.
     state_url: Annotated[
@@ -77,6 +85,22 @@ class HandlerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Positive, Meta(description="longest Idempotency-Key, in UTF-8")
     ] = 128
     max_errors_listed: Annotated[Positive, Meta(description="most errors in an answer")] = 100
+
+    def __post_init__(self) -> None:
+        """Refuse two features of one name: an error could not tell which."""
+        times = Counter(self.feature_names)
+        if repeated := next((name for name in times if times[name] > 1), None):
+            raise ValueError(f"'features' names {repeated!r} more than once")
+
+    @property
+    def feature_count(self) -> int:
+        """How many numbers an event must have."""
+        return self.features if isinstance(self.features, int) else len(self.features)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Their names in order, or nothing where the YAML has only their number."""
+        return () if isinstance(self.features, int) else self.features
 
     def __repr__(self) -> str:
         """Show nothing: a token is among it, and a log or a traceback is quickly written."""

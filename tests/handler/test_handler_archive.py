@@ -13,6 +13,7 @@ import yaml
 
 from handler.archive import build_archive
 from handler.create_model import create_state_dict
+from handler.events import EventShape
 from handler.settings import HandlerSettings, SettingsError, load_settings, read_state_token
 
 ROOT = Path(__file__).parents[2]
@@ -108,12 +109,38 @@ def test_the_environment_wins_over_the_yaml() -> None:
     assert (settings.state_url, settings.max_events) == ("http://b", 7)
 
 
+def test_features_are_a_count_or_names() -> None:
+    counted = load_settings({"handler": {"features": 2}}, {})
+    named = load_settings({"handler": {"features": ["age", "amount"]}}, {})
+    assert (counted.feature_count, counted.feature_names) == (2, ())
+    assert (named.feature_count, named.feature_names) == (2, ("age", "amount"))
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        ((), "2 numbers"),
+        (("age", "amount"), "2 numbers (age, amount)"),
+        (("age",), "1 number (age)"),
+        (tuple(map(str, range(21))), f"21 numbers ({', '.join(map(str, range(20)))}, …)"),
+    ],
+)
+def test_an_event_s_shape_says_what_it_expects(names: tuple[str, ...], shown: str) -> None:
+    shape = EventShape(len(names) or 2, 1, 1, names)
+    assert shape.expected() == shown
+    assert shape.place(0) == (f"features[0] ({names[0]})" if names else "features[0]")
+
+
 @pytest.mark.parametrize(
     ("section", "environment", "named"),
     [
         ({"feautres": 4}, {}, "feautres"),
         ({"features": 0}, {}, "features"),
         ({"features": "many"}, {}, "features"),
+        ({"features": []}, {}, "features"),
+        ({"features": ["age", 7]}, {}, r"features\[1\]"),
+        ({"features": ["age", "two\nlines"]}, {}, r"features"),
+        ({"features": ["age", "amount", "age"]}, {}, "'age' more than once"),
         ("text", {}, "handler"),
         ({}, {"HANDLER_STATEURL": "x"}, "HANDLER_STATEURL.*HANDLER_STATE_URL"),
         ({}, {"HANDLER_MAX_EVENTS": "-1"}, "max_events"),
