@@ -11,7 +11,14 @@ from pathlib import Path
 import pytest
 import urllib3
 
-ROOT = Path(__file__).parents[1]
+from tests.running_stack import READY, ROOT, RunningStack
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run all tests of the shared stack in one process, so that there is one."""
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("the shared stack"))
 
 
 @pytest.fixture
@@ -56,3 +63,28 @@ def start_state(tmp_path: Path) -> Iterator[Callable[..., str]]:
 def state_url(start_state: Callable[..., str]) -> str:
     """Start a real state service with its default settings."""
     return start_state()
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    """Start the stack that tests share: they use users of their own."""
+    running = RunningStack(tmp_path_factory.mktemp("stack"))
+    try:
+        running.wait_for_line(READY)
+        yield running
+    finally:
+        running.close()
+
+
+@pytest.fixture
+def start_stack(tmp_path: Path) -> Iterator[Callable[..., RunningStack]]:
+    """Start stacks of the test's own, in one folder unless told otherwise."""
+    started: list[RunningStack] = []
+
+    def start(var: Path = tmp_path, **environment: str) -> RunningStack:
+        started.append(RunningStack(var, environment))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.close()

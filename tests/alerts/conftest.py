@@ -16,8 +16,8 @@ import urllib3
 import yaml
 
 from tests.alerts.alerts_support import FaultyState
-from tests.conftest import ROOT
 from tests.observe.observe_support import PROMETHEUS, RULES_PATH
+from tests.running_stack import ROOT
 
 _SCRAPE = "500ms"
 _ANSWER_SECONDS = 60.0

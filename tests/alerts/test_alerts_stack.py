@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from tests.contract.contract_support import SPEC
-from tests.e2e.conftest import READY, RunningStack
+from tests.running_stack import READY, RunningStack
 
 if TYPE_CHECKING:
     from tests.alerts.conftest import Prometheus

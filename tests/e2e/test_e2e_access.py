@@ -18,7 +18,7 @@ import pytest
 import urllib3
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import RunningStack
+    from tests.running_stack import RunningStack
 
 ROOT = Path(__file__).parents[2]
 READ, WRITE = "read-token-of-the-tests", "write-token-of-the-tests"

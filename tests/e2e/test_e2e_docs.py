@@ -14,7 +14,7 @@ from tests.readme import ROOT, Example, assert_shown, examples, last_document
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.e2e.conftest import RunningStack
+    from tests.running_stack import RunningStack
 
     Start = Callable[..., RunningStack]
 

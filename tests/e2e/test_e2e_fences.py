@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.e2e.conftest import RunningStack
+    from tests.running_stack import RunningStack
 
 
 def test_everything_listens_on_loopback_alone(stack: "RunningStack") -> None:

@@ -18,7 +18,7 @@ import pytest
 from stack.grpc_stubs import write_stubs
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import RunningStack
+    from tests.running_stack import RunningStack
 
 ROOT = Path(__file__).parents[2]
 BODY_LIMIT = 16 * 1024 * 1024

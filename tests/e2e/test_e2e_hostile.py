@@ -10,7 +10,7 @@ from fuzzing.judging import log_faults
 from fuzzing.neighbour import Watch, neighbour
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import RunningStack
+    from tests.running_stack import RunningStack
 
 REQUESTS = 900
 

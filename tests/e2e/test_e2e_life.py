@@ -25,7 +25,7 @@ from handler.archive import build_archive
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.e2e.conftest import RunningStack
+    from tests.running_stack import RunningStack
 
     Start = Callable[..., RunningStack]
 

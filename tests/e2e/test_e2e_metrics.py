@@ -20,7 +20,7 @@ from tests.observe.observe_support import (
 )
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import RunningStack
+    from tests.running_stack import RunningStack
 
     Start = Callable[..., RunningStack]
 

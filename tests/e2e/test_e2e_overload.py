@@ -15,10 +15,10 @@ import urllib3
 import yaml
 
 from handler.archive import build_archive
-from tests.e2e.conftest import EVENT_HEADERS, READY, ROOT
+from tests.running_stack import EVENT_HEADERS, READY, ROOT
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import RunningStack
+    from tests.running_stack import RunningStack
 
 CLIENTS, QUEUE, EVENTS = 48, 8, 500
 

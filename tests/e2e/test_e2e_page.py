@@ -2,7 +2,7 @@
 
 import json
 
-from tests.e2e.conftest import RunningStack
+from tests.running_stack import RunningStack
 
 
 def test_the_page_knows_the_workers_and_the_queue_of_the_real_torchserve(

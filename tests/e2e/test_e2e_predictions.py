@@ -15,7 +15,7 @@ import pytest
 from tests.contract.contract_support import SPEC
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import RunningStack
+    from tests.running_stack import RunningStack
 
 ROOT = Path(__file__).parents[2]
 

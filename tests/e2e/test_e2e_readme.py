@@ -11,7 +11,7 @@ import pytest
 from tests.readme import README, ROOT, assert_shown, examples, last_document
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import RunningStack
+    from tests.running_stack import RunningStack
 
 # Run elsewhere: `make run` under a terminal in test_e2e_life, `make test` by whoever reads this,
 # the section on containers by tests/compose.
