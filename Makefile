@@ -1,7 +1,13 @@
-# medianserve: `make run` and `make test` do everything on a machine with Python 3.11 and make.
+# medianserve: `make run` and `make test` do everything on a machine with Python and make.
 # `make help` lists the rest.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
+# The Pythons that will do; pyproject.toml says the same.
+PYTHONS := 3.13 3.12 3.11
+# Which of them to use: python3 where it is one of them, else the newest that is found.
+PYTHON ?=
+# Where torch comes from; when empty, stack/torch_index.py decides.
+TORCH_INDEX_URL ?=
+export PYTHON TORCH_INDEX_URL
 PORT_OFFSET ?= 0
 # Bring your own model: see the README.
 WEIGHTS ?= model_store/inefficient_model.pt
@@ -17,18 +23,19 @@ REQUESTS ?= 8000
 
 VENV := .venv
 BIN := $(VENV)/bin
+TORCH := $(VENV)/.torch-installed
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 BENCH := $(VENV)/.bench-installed
 
-# Install the project with pip; a failure is one sentence, pip's own words are in the log.
-install = $(BIN)/python -m pip install --disable-pip-version-check \
-  --constraint constraints.txt --editable '$(1)' > $(VENV)/install.log 2>&1 || \
-  { echo "error: pip could not install the dependencies ($$(grep -im1 error: $(VENV)/install.log | \
-    sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
+# Run pip; a failure is one sentence, pip's own words are in the log.
+pip = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+install = $(pip) --editable '$(1)' > $(VENV)/install.log 2>&1 || $(pip-failed)
+pip-failed = { echo "error: pip could not install the dependencies ($$(grep -im1 error: $(VENV)/install.log | \
+  sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test test-page test-compose test-observe chaos fuzz screenshots bench-setup bench bench-engine check format clean FORCE
+.PHONY: help run demo model test test-page test-compose test-observe chaos fuzz screenshots bench-setup bench bench-engine check format clean named-python FORCE
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -81,27 +88,52 @@ bench-engine: $(BENCH)  ## measure the window engine beside its peers (ten minut
 	@$(BIN)/python -m benchmarks.engine
 
 check: $(DEV)  ## lint, types, import contracts, Dockerfiles
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
+	@$(BIN)/python -c 'from importlinter.cli import lint_imports_command as run; run()'
 	@$(BIN)/hadolint */Dockerfile
-	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/python -m check_jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 
 format: $(DEV)  ## format the code
-	@$(BIN)/ruff format .
-	@$(BIN)/ruff check --fix .
+	@$(BIN)/python -m ruff format .
+	@$(BIN)/python -m ruff check --fix .
 
 clean:  ## remove the environment and what was built; keeps var/, your data
 	rm -rf $(VENV) model_store/*.pt model_store/*.mar model_store/.inputs *.egg-info
 
+# As `python -m`, not by their scripts: those name this folder, which may be moved or hold a quote.
 $(BIN)/python:
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || \
-	  { echo "error: no Python 3.11 at '$(PYTHON)'; install it, or: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@"$(PYTHON)" -m venv $(VENV) >/dev/null || \
-	  { rm -rf $(VENV); echo "error: cannot create $(VENV); does this Python have venv (Debian: python3.11-venv)?" >&2; exit 1; }
+	@set -- "$$PYTHON"; test "$$1" || set -- python3 $(PYTHONS:%=python%) python; \
+	for python do \
+	  version=$$("$$python" -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null) || continue; \
+	  case ' $(PYTHONS) ' in *" $$version "*) break; esac; \
+	  version=; \
+	done; \
+	test "$$version" || { echo "error: no Python that will do ($(PYTHONS)) among: $$*; install one, or name it:" \
+	  "make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	echo "using Python $$version ($$(command -v "$$python"))"; \
+	said=$$("$$python" -m venv $(VENV) 2>&1) || { rm -rf $(VENV); \
+	  echo "error: cannot create $(VENV):" $$said >&2; exit 1; }
 
-$(RUNTIME): pyproject.toml constraints.txt | $(BIN)/python
+# A Python that is named is meant, also where there is an environment of another already.
+ifneq ($(strip $(PYTHON)),)
+$(TORCH): | named-python
+named-python: | $(BIN)/python
+	@says='import sys; print(*sys.version_info[:2], sep=".")'; \
+	named=$$("$$PYTHON" -c "$$says") && made=$$($(BIN)/python -c "$$says") && test "$$named" = "$$made" || \
+	  { echo "error: $(VENV) was made with Python $$made, which is not $$PYTHON's: rm -r $(VENV), and again" >&2; exit 1; }
+endif
+
+# First, for what comes after would take any build of it.
+$(TORCH): constraints.txt | $(BIN)/python
+	@index=$$($(BIN)/python -m stack.torch_index); \
+	test -z "$$index" || { echo "installing torch from $$index"; \
+	  $(pip) --index-url "$$index" --no-deps torch > $(VENV)/install.log 2>&1; } || \
+	  test -z "$$TORCH_INDEX_URL" || $(pip-failed)
+	@touch $@
+
+$(RUNTIME): pyproject.toml constraints.txt | $(TORCH)
 	@echo "installing dependencies (the first time takes a minute or two)"
 	@$(call install,.[run])
 	@touch $@

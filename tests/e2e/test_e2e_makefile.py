@@ -1,10 +1,16 @@
-"""What `make` says when it cannot set the project up."""
+"""How `make` sets the project up, and what it says when it cannot."""
 
+import functools
+import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
+import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,9 +21,14 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def bare_checkout(tmp_path: Path) -> Path:
     """Copy what make and pip look at; nothing is set up in it."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt", "README.md"):
-        shutil.copy2(ROOT / name, tmp_path)
-    return tmp_path
+    checkout = tmp_path / "checkout"
+    (checkout / "stack").mkdir(parents=True)
+    for name in (
+        "Makefile", "pyproject.toml", "constraints.txt", "README.md",
+        "stack/__init__.py", "stack/torch_index.py",
+    ):  # fmt: skip
+        shutil.copy2(ROOT / name, checkout / name)
+    return checkout
 
 
 def make(checkout: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -41,10 +52,83 @@ def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
 
 
-@pytest.mark.parametrize("python", ["", "/nonexistent/python", "/bin/false"])
-def test_without_python_3_11_it_says_what_to_install(bare_checkout: Path, python: str) -> None:
+def fake_python(folder: Path, name: str, body: str) -> Path:
+    folder.mkdir(exist_ok=True)
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{body}\n")
+    program.chmod(0o755)
+    return program
+
+
+def fake_tools(tmp_path: Path, **pythons: str) -> str:
+    """Return a PATH with the shell's tools and these Pythons alone: name=version, or exit code."""
+    tools = tmp_path / "tools"
+    for name, version in pythons.items():
+        fake_python(
+            tools,
+            name.replace("_", "."),
+            f"echo {version}" if "." in version else f"echo 'pyenv: not found' >&2; exit {version}",
+        )
+    for tool in ("make", "sh", "rm", "touch", "sed", "grep"):
+        (tools / tool).symlink_to(str(shutil.which(tool)))
+    return str(tools)
+
+
+@pytest.mark.parametrize("python", ["/nonexistent/python", "/bin/false"])
+def test_a_python_that_will_not_do_is_told_with_those_that_will(
+    bare_checkout: Path, python: str
+) -> None:
     (sentence,) = errors(make(bare_checkout, "run", f"PYTHON={python}"))
-    assert f"no Python 3.11 at '{python}'" in sentence
+    assert sentence == (
+        f"error: no Python that will do (3.13 3.12 3.11) among: {python}; "
+        "install one, or name it: make PYTHON=/path/to/python3"
+    )
+
+
+@pytest.mark.parametrize(
+    ("pythons", "chosen"),
+    [
+        ({"python3": "3.12", "python3_13": "3.13"}, "3.12"),  # what the person uses
+        ({"python3": "3.9", "python3_11": "3.11", "python3_12": "3.12"}, "3.12"),  # the newest
+        ({"python3": "3.14", "python3_13": "127", "python3_11": "3.11"}, "3.11"),  # a dead shim
+    ],
+)
+def test_the_python_that_is_chosen_is_said(
+    bare_checkout: Path, tmp_path: Path, pythons: dict[str, str], chosen: str
+) -> None:
+    done = make(bare_checkout, "run", PATH=fake_tools(tmp_path, **pythons))
+    assert done.stdout.startswith(f"using Python {chosen} ({tmp_path}/tools/python3")
+
+
+def test_an_environment_of_another_python_than_the_one_named_is_refused(
+    bare_checkout: Path, tmp_path: Path
+) -> None:
+    (bare_checkout / ".venv").symlink_to(ROOT / ".venv")
+    other = fake_python(tmp_path / "other", "python3", "echo 3.10")
+    (sentence,) = errors(make(bare_checkout, "run", f"PYTHON={other}"))
+    assert sentence.startswith("error: .venv was made with Python 3.")
+    assert "rm -r .venv" in sentence
+
+
+def test_all_say_the_same_about_which_pythons_will_do() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    named = re.search(r"^PYTHONS := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert named
+    versions = named[1].split()
+    classified = [line.rpartition(" ")[2] for line in project["classifiers"]]
+    assert versions == classified[::-1]
+    oldest, newest = versions[-1], int(versions[0].removeprefix("3."))
+    assert project["requires-python"] == f">={oldest},<3.{newest + 1}"
+
+
+def test_a_folder_that_no_environment_can_be_in_is_told_with_the_reason(
+    bare_checkout: Path, tmp_path: Path
+) -> None:
+    folder = bare_checkout.rename(tmp_path / "a:b")
+    (sentence,) = errors(make(folder, "run", f"PYTHON={sys.executable}"))
+    assert sentence.startswith("error: cannot create .venv: ")
+    assert "PATH separator" in sentence
 
 
 def test_a_failed_download_is_one_clear_sentence(bare_checkout: Path) -> None:
@@ -115,3 +199,57 @@ def test_without_prometheus_test_observe_says_what_is_missing(bare_checkout: Pat
     )  # fmt: skip
     assert done.returncode != 0
     assert done.stderr.startswith("error: no prometheus here; ")
+
+
+class Index(http.server.SimpleHTTPRequestHandler):
+    """A package index with nothing but a small torch, for CPUs."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def cpu_index(tmp_path: Path) -> Iterator[str]:
+    """Serve an index over HTTP, as PyTorch's own is laid out."""
+    version = re.search(r"^torch==(.+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert version
+    folder = tmp_path / "index" / "torch"
+    folder.mkdir(parents=True)
+    name = f"torch-{version[1]}+cpu"
+    with zipfile.ZipFile(folder / f"{name}-py3-none-any.whl", "w") as wheel:
+        info = f"{name}.dist-info"
+        wheel.writestr("torch/__init__.py", "")
+        wheel.writestr(
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: torch\nVersion: {version[1]}+cpu\n"
+        )
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    handler = functools.partial(Index, directory=str(tmp_path / "index"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_torch_comes_from_the_index_that_is_named(bare_checkout: Path, cpu_index: str) -> None:
+    done = make(
+        bare_checkout, ".venv/.torch-installed", f"PYTHON={sys.executable}",
+        TORCH_INDEX_URL=cpu_index, PIP_CONFIG_FILE=os.devnull,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"installing torch from {cpu_index}\n" in done.stdout
+    (installed,) = bare_checkout.glob(".venv/lib/python3*/site-packages/torch-*.dist-info")
+    assert installed.name.endswith("+cpu.dist-info")
+
+
+def test_an_index_that_was_named_and_does_not_answer_is_one_clear_sentence(
+    bare_checkout: Path,
+) -> None:
+    done = make(
+        bare_checkout, ".venv/.torch-installed", f"PYTHON={sys.executable}",
+        TORCH_INDEX_URL="http://127.0.0.1:9/", PIP_CONFIG_FILE=os.devnull, PIP_RETRIES="0",
+    )  # fmt: skip
+    (sentence,) = errors(done)
+    assert sentence.startswith("error: pip could not install the dependencies")
