@@ -9,9 +9,9 @@ PYTHON ?=
 TORCH_INDEX_URL ?=
 export PYTHON TORCH_INDEX_URL
 PORT_OFFSET ?= 0
-# Bring your own model: see the README.
-WEIGHTS ?= model_store/inefficient_model.pt
-MODEL_CONFIG ?= handler/model-config.yaml
+# Bring your own model: see the README. With none of them, what was packed last.
+WEIGHTS ?=
+MODEL_CONFIG ?=
 INCLUDE ?=
 # make chaos: a seed repeats a schedule.
 ROUNDS ?= 6
@@ -35,7 +35,7 @@ pip-failed = { echo "error: pip could not install the dependencies ($$(grep -im1
   sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model test test-page test-compose test-observe chaos fuzz screenshots bench-setup bench bench-engine check format clean named-python FORCE
+.PHONY: help run demo model default-model test-model test test-page test-compose test-observe chaos fuzz screenshots bench-setup bench bench-engine check format clean named-python
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,12 +43,19 @@ help:  ## list the targets
 run: $(RUNTIME) model  ## set up everything and run the stack until Ctrl-C
 	@$(BIN)/python -m stack run --port-offset $(PORT_OFFSET)
 
-demo: $(RUNTIME) model  ## run the stack, load it for 10 s, verify every user's median, stop
+demo: $(RUNTIME)  ## run the stack, load it for 10 s, verify every user's median, stop
 	@$(BIN)/python -m stack demo --port-offset $(PORT_OFFSET)
 
-model: model_store/scorer.mar  ## build the default weights and the archive, when missing or stale
+model: $(RUNTIME) model_store/inefficient_model.pt  ## pack your model (WEIGHTS=, MODEL_CONFIG=, INCLUDE=), or the last one again if it has changed
+	@$(BIN)/python -m handler.archive $(or $(strip $(OWN_MODEL)),--again)
 
-test: $(DEV) model  ## set up everything and run every test
+default-model: $(RUNTIME) model_store/inefficient_model.pt  ## pack the default model in place of yours
+	@$(BIN)/python -m handler.archive
+
+test-model: $(RUNTIME)  ## build the default model apart from yours, for tests, demo, chaos and benchmarks
+	@$(BIN)/python -m handler.default_model >/dev/null
+
+test: $(DEV) test-model  ## set up everything and run every test
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup  # they wait more than they work
 
 test-page: $(DEV)  ## look at the live page as a visitor does (needs Chromium)
@@ -63,24 +70,24 @@ test-compose: $(DEV)  ## build, run and break the compose stack (needs Docker wi
 	  { echo "error: this Docker has no Compose; install the plugin docker-compose 2.24 or newer" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/compose --timeout 600  # building counts to the first test
 
-test-observe: $(DEV) model  ## provoke the alerts before a real Prometheus (needs prometheus and promtool)
+test-observe: $(DEV) test-model  ## provoke the alerts before a real Prometheus (needs prometheus and promtool)
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
 	  { echo "error: no prometheus here; install it (Debian: apt-get install prometheus)" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/alerts --numprocesses 2
 
-chaos: $(RUNTIME) model  ## break the stack under load, count what is lost (ROUNDS, SEED, SECONDS_BETWEEN)
+chaos: $(RUNTIME) test-model  ## break the stack under load, count what is lost (ROUNDS, SEED, SECONDS_BETWEEN)
 	@$(BIN)/python -m chaos --rounds $(ROUNDS) --seconds-between $(SECONDS_BETWEEN) $(addprefix --seed ,$(SEED))
 
-fuzz: $(DEV) model  ## give the decoders and a running stack hostile input (BODIES=, REQUESTS=)
+fuzz: $(DEV) test-model  ## give the decoders and a running stack hostile input (BODIES=, REQUESTS=)
 	@$(BIN)/python -m fuzzing bodies --count $(BODIES)
 	@$(BIN)/python -m fuzzing servers --count $(REQUESTS)
 
-screenshots: $(DEV) model  ## take the pictures in docs/ from a running stack under load (needs Chromium)
+screenshots: $(DEV) test-model  ## take the pictures in docs/ from a running stack under load (needs Chromium)
 	@$(BIN)/python -m docs.make_screenshots
 
 bench-setup: $(BENCH)  ## install what the benchmarks compare with
 
-bench: $(BENCH) model  ## measure the service beside its peers (a quarter of an hour, a quiet machine; needs wrk)
+bench: $(BENCH) test-model  ## measure the service beside its peers (a quarter of an hour, a quiet machine; needs wrk)
 	@mkdir -p var
 	@$(BIN)/python -m benchmarks.service --json var/bench.json --markdown var/bench.md --picture var/bench.svg
 
@@ -99,8 +106,8 @@ format: $(DEV)  ## format the code
 	@$(BIN)/python -m ruff format .
 	@$(BIN)/python -m ruff check --fix .
 
-clean:  ## remove the environment and what was built; keeps var/, your data
-	rm -rf $(VENV) model_store/*.pt model_store/*.mar model_store/.inputs *.egg-info
+clean:  ## remove the environment and what was built; keeps var/ and model_store/, your data and your model
+	rm -rf $(VENV) build *.egg-info
 
 # As `python -m`, not by their scripts: those name this folder, which may be moved or hold a quote.
 $(BIN)/python:
@@ -148,16 +155,10 @@ $(BENCH): $(RUNTIME)
 	@$(call install,.[bench])
 	@touch $@
 
-model_store/inefficient_model.pt: handler/create_model.py handler/network.py | $(RUNTIME)
+# Only when there is none: it may be a retrained one of yours.
+model_store/inefficient_model.pt: | $(RUNTIME)
 	@$(BIN)/python -m handler.create_model --output $@
 
-# Another model is another input even when no file is newer: remember which ones were packed.
-MODEL_INPUTS := $(strip $(WEIGHTS) $(MODEL_CONFIG) $(INCLUDE))
-model_store/.inputs: FORCE
-	@echo '$(MODEL_INPUTS)' | cmp --quiet - $@ || echo '$(MODEL_INPUTS)' > $@
-FORCE:
-
-HANDLER_FILES := $(filter-out handler/create_model.py,$(wildcard handler/*.py))
-model_store/scorer.mar: $(HANDLER_FILES) $(MODEL_CONFIG) $(WEIGHTS) $(INCLUDE) model_store/.inputs | $(RUNTIME)
-	@$(BIN)/python -m handler.archive --output $@ --weights $(WEIGHTS) --config $(MODEL_CONFIG) \
-	  $(addprefix --include ,$(INCLUDE))
+# Which files have changed since they were packed, the program finds out itself.
+OWN_MODEL = $(addprefix --weights ,$(WEIGHTS)) $(addprefix --config ,$(MODEL_CONFIG)) \
+  $(addprefix --include ,$(INCLUDE))

@@ -20,7 +20,9 @@ from typing import Any
 
 import urllib3
 
-from handler.archive import DEFAULT_CONFIG, DEFAULT_WEIGHTS, MODEL_NAME, build_archive
+from handler.archive import MODEL_NAME
+from handler.default_model import default_store, default_weights
+from handler.packing import DEFAULT_CONFIG
 from stack.addresses import Addresses, StackError
 from stack.supervision import ROOT, SERVER_CONFIG
 from stack.workers import ready_workers, scale
@@ -127,7 +129,7 @@ def _fastapi_peer(module: str) -> Iterator[Running]:
     """Run one of the peers in a process of its own."""
     with tempfile.TemporaryDirectory(prefix="medianserve-peer-") as scratch:
         log = Path(scratch, "log")
-        command = [sys.executable, "-m", f"benchmarks.peers.{module}", str(ROOT / DEFAULT_WEIGHTS)]
+        command = [sys.executable, "-m", f"benchmarks.peers.{module}", str(default_weights())]
         with _process(command, log, clean_environment(os.environ)) as process:
 
             def address() -> str | None:
@@ -159,8 +161,7 @@ def run_medianserve(workers: int, **settings: str) -> Iterator[Running]:
         command += ["--port-offset", str(offset), "--var", var]
         environment = {**clean_environment(os.environ), **settings}
         if "TS_MODEL_STORE" not in settings:  # not what somebody has packed for a model of theirs
-            build_archive(Path(var, "default", f"{MODEL_NAME}.mar"))
-            environment["TS_MODEL_STORE"] = str(Path(var, "default"))
+            environment["TS_MODEL_STORE"] = str(default_store())
         with _process(command, log, environment) as process:
             _wait(process, log, lambda: _READY in log.read_text(encoding="utf-8"))
             scale(addresses.management.url, workers)

@@ -14,7 +14,9 @@ from rich.table import Table
 from benchmarks.cases import Case, Measurement, measure
 from benchmarks.contenders import OURS, Contender, run_medianserve
 from benchmarks.load import wrk
-from handler.archive import DEFAULT_CONFIG, DEFAULT_WEIGHTS, build_archive
+from handler.archive import build_archive
+from handler.default_model import default_weights
+from handler.packing import DEFAULT_CONFIG
 
 _WARM_UP_SECONDS = 2
 # One waiting client a connection: few of them, so that a batch may wait for its delay, and many.
@@ -38,7 +40,7 @@ def measure_settings(
         changed = Path(folder, "model-config.yaml")
         changed.write_text(yaml.safe_dump(config), encoding="utf-8")
         store = Path(folder, "store")
-        build_archive(store / "scorer.mar", DEFAULT_WEIGHTS, changed)
+        build_archive(store / "scorer.mar", default_weights(), changed)
         contender = Contender(OURS, run_medianserve)
         with run_medianserve(workers, TS_MODEL_STORE=str(store)) as running:
             return [

@@ -14,6 +14,7 @@ from typing import Any
 
 from playwright.sync_api import Browser, expect, sync_playwright
 
+from handler.default_model import default_store
 from stack.addresses import Addresses
 from stack.supervision import ROOT, SERVER_CONFIG, Stack
 
@@ -39,6 +40,7 @@ def main() -> None:
     addresses = Addresses.load(SERVER_CONFIG, os.environ, _PORT_OFFSET)
     with contextlib.ExitStack() as exits:
         var = exits.enter_context(tempfile.TemporaryDirectory(prefix="medianserve-pictures-"))
+        os.environ["TS_MODEL_STORE"] = str(default_store())
         exits.enter_context(Stack(addresses, Path(var))).wait_until_ready()
         load = subprocess.Popen(  # noqa: S603 - our own interpreter
             [

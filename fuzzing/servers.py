@@ -14,7 +14,7 @@ import psutil
 
 from benchmarks.contenders import clean_environment, free_addresses
 from benchmarks.usage import role_of
-from handler.archive import MODEL_NAME, build_archive
+from handler.default_model import default_store
 
 _READY = "medianserve is ready"
 _START_SECONDS = 120.0
@@ -50,10 +50,9 @@ def running_stack(**settings: str) -> Iterator[Servers]:
     offset, addresses = free_addresses()
     with tempfile.TemporaryDirectory(prefix="medianserve-fuzz-") as folder:
         var, said = Path(folder, "var"), Path(folder, "stack.log")
-        build_archive(Path(folder, f"{MODEL_NAME}.mar"))
         environment = {
             **clean_environment(os.environ),
-            "TS_MODEL_STORE": folder,
+            "TS_MODEL_STORE": str(default_store()),
             **settings,
         }
         command = [sys.executable, "-m", "stack", "run"]

@@ -33,3 +33,7 @@ class RequestError(Exception):
         That is a cycle, and the body would stay in memory until the next garbage collection.
         """
         return type(self)(self.status, self.code, self.detail)
+
+
+class ModelError(RuntimeError):
+    """The model cannot be packed, built or used as the YAML says; the message names the fix."""

@@ -20,6 +20,7 @@ from handler.answering import Answer
 from handler.breaker import CircuitBreaker
 from handler.delivery import Recording, SpooledDelivery
 from handler.draining import Drainer
+from handler.errors import ModelError
 from handler.events import MAX_INTEGER_DIGITS
 from handler.garbage import leave_loaded_alone
 from handler.logs import configure_logging
@@ -27,7 +28,7 @@ from handler.pipeline import Pipeline
 from handler.read_ahead import read_ahead
 from handler.reading import Request
 from handler.recording import StateClient
-from handler.scoring import ModelError, load_scorer
+from handler.scoring import load_scorer
 from handler.settings import HandlerSettings, SettingsError, load_settings, read_state_token
 from handler.spool import Spool, SpoolSettingError
 from handler.telemetry import SpoolGauges, Telemetry

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from handler.errors import ModelError
+
 # Batches are padded to whole blocks of rows. Matrix kernels treat the rows left over after the
 # last block differently, which shows in a score's last bit: an event would score differently
 # with other neighbours, and a repeated request would not get the scores that were recorded.
@@ -19,10 +21,6 @@ _ROW_BLOCK = 16
 # with the default network, 10,000 rows take 4 ms in pieces of 1,024, 10 ms at once, 22 ms in
 # pieces of 16. On a GPU only so that a batch of large requests stays within memory.
 _MAX_ROWS_ON_CPU, _MAX_ROWS_ON_GPU = 1024, 65_536
-
-
-class ModelError(RuntimeError):
-    """The model cannot be built or does not do what the YAML says; the message names the fix."""
 
 
 class Scorer:

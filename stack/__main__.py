@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
 
+from handler.default_model import default_store
+from handler.errors import ModelError
 from handler.settings import SettingsError, load_settings
 from stack.addresses import Addresses, StackError
 from stack.credentials import generator_variables
@@ -48,13 +50,15 @@ def main() -> None:
             load_settings({}, os.environ)  # a worker would refuse them too, but far from here
             addresses = Addresses.load(SERVER_CONFIG, os.environ, options.port_offset)
             work = _watch if options.command == "run" else _demo
+            if options.command == "demo":  # its events are for the default model
+                os.environ.setdefault("TS_MODEL_STORE", str(default_store()))
             var = options.var or (
                 _default_var(options.port_offset)
                 if options.command == "run"
                 else Path(exits.enter_context(TemporaryDirectory(prefix="medianserve-demo-")))
             )
             sys.exit(_run(Stack(addresses, var), work))
-    except (StackError, SettingsError) as error:
+    except (StackError, SettingsError, ModelError) as error:
         sys.exit(f"error: {error}")
     except _StopRequestedError:
         sys.exit(130 if options.command == "demo" else 0)  # an interrupted demo shows nothing
@@ -73,6 +77,7 @@ def _run(stack: Stack, work: Callable[[Stack], int]) -> int:
         with _signals_deferred():
             exits.enter_context(stack)
             exits.callback(_announce_stop)
+        print(f"the model is {stack.model}", flush=True)
         stack.wait_until_ready()
         return work(stack)
 

@@ -19,6 +19,8 @@ import psutil
 import urllib3
 from supervisor.xmlrpc import SupervisorTransport
 
+from handler.identity import ModelIdentity
+from handler.packing import identity_of
 from stack.addresses import Addresses, StackError
 from stack.credentials import KEY_FILE
 from stack.log_lines import readable
@@ -98,6 +100,11 @@ class Stack:
             },
         )
         exits.callback(self._stop_supervisord)
+
+    @property
+    def model(self) -> ModelIdentity:
+        """Which model this stack serves. Raises `ModelError` when the archive is none of ours."""
+        return identity_of(self._var / "model_store" / "scorer.mar")
 
     def _own_store(self, archive: Path) -> Path:
         """Keep the archive as it is now: TorchServe reads it again when it is started again.

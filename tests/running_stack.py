@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import urllib3
 
+from handler.default_model import default_store
+
 ROOT = Path(__file__).parents[1]
 DEFAULT_PORTS = (8080, 8081, 8082, 7070, 7071, 8090)
 READY = "medianserve is ready"
@@ -58,7 +60,7 @@ class RunningStack:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "TS_MODEL_STORE": str(default_store()), **(environment or {})},
         )
         self.output: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()

@@ -34,11 +34,10 @@ from benchmarks.peers.serving import load_network
 from benchmarks.plan import run
 from benchmarks.tables import HEADINGS, markdown, row
 from benchmarks.usage import Usage, per_million, role_of
-from handler.archive import DEFAULT_CONFIG, DEFAULT_WEIGHTS
-from stack.supervision import ROOT
+from handler.default_model import default_weights
+from handler.packing import DEFAULT_CONFIG
 
 BY_NAME = {contender.name: contender for contender in CONTENDERS}
-WEIGHTS = ROOT / DEFAULT_WEIGHTS
 
 
 def drive(url: str, bodies: Bodies, connections: int, seconds: int) -> Load:
@@ -82,7 +81,7 @@ def measurement(contender: str, case: str, **numbers: float) -> Measurement:
 
 @pytest.mark.parametrize("name", ["reference", "rewrite"])
 def test_a_peer_keeps_exact_medians_and_forgets_what_is_old(name: str) -> None:
-    network = load_network(WEIGHTS)
+    network = load_network(default_weights())
     features = [[0.1, 0.2, 0.3], [1.0, -2.0, 0.5], [0.0, 3.0, 0.0], [5.0, 5.0, 5.0]]
     scores = network(torch.tensor(features)).reshape(-1).tolist()
     with BY_NAME[name].start(1) as running:
@@ -182,7 +181,7 @@ def test_a_contender_that_does_not_start_is_named_and_fails_the_run(
 
 
 def test_a_peer_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contenders, "DEFAULT_WEIGHTS", Path("no/such/weights.pt"))
+    monkeypatch.setattr(contenders, "default_weights", lambda: Path("no/such/weights.pt"))
     with (
         pytest.raises(StartError, match=r"no/such/weights\.pt"),
         BY_NAME["reference"].start(1),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from handler.packing import identity_of
 from tests.e2e.test_e2e_readme import on_ports_of
 from tests.readme import ROOT, Example, assert_shown, examples, last_document
 
@@ -52,7 +53,8 @@ def test_the_tutorial_leads_to_the_scores_of_a_model_of_one_s_own(
     start = next(i for i, step in enumerate(steps) if step.command.startswith("make run"))
     for step in steps[:start]:
         run(stack, checkout, step)
-    assert "WEIGHTS=my_weights.pt" in steps[start].command  # what the step before has packed
+    assert steps[start].command == "make run"
+    assert "my_weights.pt" in str(identity_of(checkout / "model_store" / "scorer.mar"))
     own = start_stack(TS_MODEL_STORE=str(checkout / "model_store"))
     own.wait_for_line(READY)
     for step in steps[start + 1 :]:

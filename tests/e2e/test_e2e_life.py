@@ -21,6 +21,7 @@ import urllib3
 import yaml
 
 from handler.archive import build_archive
+from handler.default_model import default_store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +103,7 @@ def test_ctrl_c_under_load_loses_nothing_that_was_acknowledged(start_stack: "Sta
 def test_a_killed_process_is_started_again_and_the_output_says_so(
     start_stack: "Start", tmp_path: Path
 ) -> None:
-    shutil.copytree(ROOT / "model_store", tmp_path / "store")
+    shutil.copytree(default_store(), tmp_path / "store")
     stack = start_stack(tmp_path / "var", TS_MODEL_STORE=str(tmp_path / "store"))
     stack.wait_for_line(READY)
     stack.post(events("kept"))
@@ -244,7 +245,7 @@ def test_predictions_that_fail_are_noticed_and_said(start_stack: "Start") -> Non
 def test_a_model_that_does_not_fit_ends_with_the_reason(
     start_stack: "Start", tmp_path: Path
 ) -> None:
-    shutil.copytree(ROOT / "model_store", tmp_path / "store")
+    shutil.copytree(default_store(), tmp_path / "store")
     stack = start_stack(TS_MODEL_STORE=str(tmp_path / "store"), HANDLER_FEATURES="4")
     stack.wait_for_line("error: the model does not load")
     assert stack.process.wait(timeout=60) == 1

@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+
+from handler.packing import identity_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -147,7 +150,7 @@ def test_a_failed_download_is_one_clear_sentence(bare_checkout: Path) -> None:
 
 def test_help_lists_every_target(bare_checkout: Path) -> None:
     listed = make(bare_checkout, "help").stdout
-    for target in ("run", "demo", "test", "check", "model", "clean"):
+    for target in ("run", "demo", "test", "check", "model", "default-model", "clean"):
         assert f"make {target} " in listed
 
 
@@ -156,6 +159,33 @@ def test_the_three_test_targets_leave_no_folder_of_tests_out() -> None:
         collected = tomllib.load(file)["tool"]["pytest"]["testpaths"]
     folders = {f"tests/{path.parent.name}" for path in (ROOT / "tests").glob("*/__init__.py")}
     assert {*collected, "tests/compose", "tests/alerts", "tests/dashboard"} == folders
+
+
+def test_what_is_no_run_touches_no_model_of_the_user_s(checkout: Path) -> None:
+    targets = ("test", "demo", "chaos", "fuzz", "screenshots", "bench", "test-page", "test-observe")
+    done = make(checkout, "--dry-run", "clean", *targets, "-o", ".venv/.bench-installed")
+    assert done.returncode == 0, done.stderr
+    assert "handler.default_model" in done.stdout
+    assert "handler.archive" not in done.stdout
+    assert "model_store" not in done.stdout
+
+
+def test_a_run_without_variables_serves_what_was_packed_last(checkout: Path) -> None:
+    (checkout / "my_network.py").write_text(
+        "from torch import nn\n\n\ndef build(features):\n    return nn.Linear(features, 1)\n"
+    )
+    torch.save(torch.nn.Linear(2, 1).state_dict(), checkout / "my.pt")
+    (checkout / "my.yaml").write_text(
+        "handler: {factory: 'my_network:build', features: [age, amount], weights: my.pt}"
+    )
+    archive = checkout / "model_store" / "scorer.mar"
+    mine = make(checkout, "model", "MODEL_CONFIG=my.yaml", "INCLUDE=my_network.py")
+    assert mine.returncode == 0, mine.stderr
+    assert identity_of(archive).feature_names == ("age", "amount")
+    assert make(checkout, "model").returncode == 0
+    assert identity_of(archive).weights == "my.pt"
+    assert make(checkout, "default-model").returncode == 0
+    assert identity_of(archive).weights == "inefficient_model.pt"
 
 
 def test_without_chromium_test_page_says_what_to_install(

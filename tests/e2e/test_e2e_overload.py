@@ -15,6 +15,7 @@ import urllib3
 import yaml
 
 from handler.archive import build_archive
+from handler.default_model import default_weights
 from tests.running_stack import EVENT_HEADERS, READY, ROOT
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def narrow_stack(start_stack: Callable[..., "RunningStack"], tmp_path: Path) -> 
     (tmp_path / "narrow.yaml").write_text(yaml.safe_dump(config))
     build_archive(
         tmp_path / "store" / "scorer.mar",
-        ROOT / "model_store" / "inefficient_model.pt",
+        default_weights(),
         tmp_path / "narrow.yaml",
     )
     stack = start_stack(TS_MODEL_STORE=str(tmp_path / "store"))

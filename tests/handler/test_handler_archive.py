@@ -13,6 +13,7 @@ import yaml
 
 from handler.archive import build_archive
 from handler.create_model import create_state_dict
+from handler.errors import ModelError
 from handler.events import EventShape
 from handler.settings import HandlerSettings, SettingsError, load_settings, read_state_token
 
@@ -53,7 +54,7 @@ def test_the_archive_holds_what_a_worker_needs_and_no_more(tmp_path: Path, weigh
     with zipfile.ZipFile(build_archive(tmp_path / "scorer.mar", weights)) as archive:
         names = set(archive.namelist())
         manifest = json.loads(archive.read("MAR-INF/MANIFEST.json"))
-    assert {"scorer_handler.py", "inefficient_model.pt", "handler/pipeline.py"} <= names
+    assert {"scorer_handler.py", "any-name.pt", "handler/pipeline.py"} <= names
     assert "model-config.yaml" in names
     assert not any("archive" in name or "create_model" in name for name in names)
     assert manifest["model"]["modelName"] == "scorer"
@@ -83,19 +84,22 @@ def test_another_network_and_feature_count_need_no_change_of_the_handler(
 
 
 def test_weights_that_do_not_fit_are_found_before_packing(
-    own_model: list[str], weights: Path, tmp_path: Path
+    own_model: list[str], tmp_path: Path
 ) -> None:
-    done = run_archive(*own_model, "--weights", str(weights))
+    torch.save(torch.nn.Linear(4, 1).state_dict(), tmp_path / "own.pt")
+    done = run_archive(*own_model)
     assert done.returncode == 1
     assert "does not fit" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "store").exists()
 
 
-def test_missing_weights_name_the_command_that_makes_them(tmp_path: Path) -> None:
-    done = run_archive("--weights", str(tmp_path / "none.pt"), "--output", str(tmp_path / "a.mar"))
-    assert done.returncode == 1
-    assert "python -m handler.create_model" in done.stderr
+def test_missing_weights_say_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=r"python -m handler\.create_model writes it"):
+        build_archive()
+    with pytest.raises(ModelError, match=r"none\.pt is not there: name the files .*WEIGHTS="):
+        build_archive(weights=Path("none.pt"))
 
 
 def test_the_shipped_yaml_says_what_the_defaults_say() -> None:

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from handler.create_model import create_state_dict, main
+from handler.errors import ModelError
 from handler.network import build
-from handler.scoring import ModelError, Scorer, load_scorer
+from handler.scoring import Scorer, load_scorer
 
 CPU = torch.device("cpu")
 
