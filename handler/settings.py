@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from handler.environment import given
+
 ENVIRONMENT_PREFIX = "HANDLER_"
 
 Positive = Annotated[int, Meta(gt=0)]
@@ -119,15 +121,13 @@ def load_settings(
     if not isinstance(section, Mapping):
         raise SettingsError("model YAML: 'handler' must be a mapping of settings")
     known = {ENVIRONMENT_PREFIX + name.upper() for name in HandlerSettings.__struct_fields__}
-    unknown = sorted(name for name in environment if name.startswith(ENVIRONMENT_PREFIX))
-    if unknown := [name for name in unknown if name not in known]:
+    variables = given(environment, ENVIRONMENT_PREFIX)
+    if unknown := sorted(set(variables) - known):
         raise SettingsError(
             f"unknown setting {', '.join(unknown)}: known are {', '.join(sorted(known))}"
         )
     overrides = {
-        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value
-        for name, value in environment.items()
-        if name.startswith(ENVIRONMENT_PREFIX)
+        name.removeprefix(ENVIRONMENT_PREFIX).lower(): value for name, value in variables.items()
     }
     try:
         return msgspec.convert({**section, **overrides}, HandlerSettings, strict=False)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from stack.torchserve import read_property
+from state_service.environment import given
 
 _LAST_PORT = 65_535
 STATE_HOST, STATE_PORT = "127.0.0.1", 8090
@@ -83,6 +84,7 @@ class Addresses:
             host, port = setting(f"grpc_{name}_address"), setting(f"grpc_{name}_port")
             return listener(f"TorchServe gRPC {name}", host, port)
 
+        state = given(environment, "STATE_")
         return cls(
             http("inference"),
             http("management"),
@@ -91,8 +93,8 @@ class Addresses:
             grpc("management"),
             listener(
                 "state service",
-                environment.get("STATE_HOST", STATE_HOST),
-                environment.get("STATE_PORT", str(STATE_PORT)),
+                state.get("STATE_HOST", STATE_HOST),
+                state.get("STATE_PORT", str(STATE_PORT)),
             ),
         )
 

@@ -29,7 +29,9 @@ says. TorchServe's own are in `config.properties`, each also as `TS_<NAME>`, and
 """
 _OF_THE_STATE_SERVICE = """## The state service
 
-Each is a flag and a variable; the flag wins. An unknown variable is refused at the start.
+Each is a flag and a variable; the flag wins. An unknown variable is refused at the start, but for
+what Kubernetes adds for a Service named `state` or `state-service` (`STATE_SERVICE_HOST`,
+`STATE_PORT=tcp://…` and the like): that is ignored.
 
 | flag | variable | default | |
 |---|---|---|---|

@@ -1,7 +1,8 @@
 """The one table of settings: `--help`, the documentation and validation all come from it.
 
 Each can be given as `--window-seconds 60` or as `STATE_WINDOW_SECONDS=60`; the flag wins. An
-unknown `STATE_*` variable is refused at start: a typo in a limit must not go unnoticed.
+unknown `STATE_*` variable is refused at start: a typo in a limit must not go unnoticed; but for
+those with which Kubernetes names Services (`environment`).
 """
 
 import argparse
@@ -12,6 +13,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
+
+from state_service.environment import given as given_variables
 
 ENVIRONMENT_PREFIX = "STATE_"
 
@@ -206,14 +209,12 @@ def load_settings(
     """
     table = settings_table()
     known = {row.environment_name: row.name for row in table}
-    unknown = sorted(
-        name for name in environment if name.startswith(ENVIRONMENT_PREFIX) and name not in known
-    )
-    if unknown:
+    variables = given_variables(environment, ENVIRONMENT_PREFIX)
+    if unknown := sorted(set(variables) - set(known)):
         raise SettingsError(
             f"unknown setting {', '.join(unknown)}: see python -m state_service --help"
         )
-    given = {known[name]: value for name, value in environment.items() if name in known}
+    given = {known[name]: value for name, value in variables.items()}
     flags = vars(_parser(table, commands or {}).parse_args(arguments))
     given.update({name: value for name, value in flags.items() if value is not None})
     try:

@@ -41,6 +41,11 @@ def test_the_environment_wins_over_the_file() -> None:
     assert (addresses.inference.port, addresses.state.port) == (1235, 1236)
 
 
+def test_a_kubernetes_service_named_state_is_no_port() -> None:
+    injected = {"STATE_PORT": "tcp://10.0.0.1:8090", "STATE_SERVICE_HOST": "10.0.0.1"}
+    assert Addresses.load(CONFIG, injected).state.port == 8090
+
+
 def test_an_ipv6_address_is_written_as_urls_want_it() -> None:
     assert Listener("state service", "::1", 8090).url == "http://[::1]:8090"
 

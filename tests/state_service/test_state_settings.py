@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 
+from handler.settings import HandlerSettings
+from handler.settings import SettingsError as HandlerSettingsError
+from handler.settings import load_settings as load_handler_settings
 from state_service.settings import (
     ENVIRONMENT_PREFIX,
     Setting,
@@ -46,6 +49,49 @@ def test_every_setting_can_be_given_as_variable_and_as_flag_and_the_flag_wins(ro
 
 def test_nothing_given_is_every_default_and_other_programs_variables_are_ignored() -> None:
     assert load_settings([], {"PATH": "/bin", "ESTATE_PORT": "1", "state_port": "2"}) == Settings()
+
+
+# What Kubernetes 1.31 gives a container whose namespace has Services of these names.
+INJECTED = {
+    "{}_SERVICE_HOST": "10.96.0.7",
+    "{}_SERVICE_PORT": "8090",
+    "{}_SERVICE_PORT_HTTP": "8090",
+    "{}_PORT": "tcp://10.96.0.7:8090",
+    "{}_PORT_8090_TCP": "tcp://10.96.0.7:8090",
+    "{}_PORT_8090_TCP_PROTO": "tcp",
+    "{}_PORT_8090_TCP_PORT": "8090",
+    "{}_PORT_8090_TCP_ADDR": "10.96.0.7",
+    "{}_PORT_53_UDP": "udp://[fd00::7]:53",
+    "{}_PORT_53_UDP_ADDR": "fd00::7",
+}
+
+
+@pytest.mark.parametrize("service", ["STATE", "STATE_SERVICE", "STATE_2"])
+def test_what_kubernetes_says_of_services_is_no_setting(service: str) -> None:
+    injected = {name.format(service): value for name, value in INJECTED.items()}
+    assert load_settings([], injected) == Settings()
+    assert load_settings(["--port", "1"], injected).port == 1
+    of_handler = {name.replace("STATE", "HANDLER"): value for name, value in injected.items()}
+    assert load_handler_settings({}, of_handler) == HandlerSettings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("STATE_SERVICE_HOST", "localhost"),  # Kubernetes gives addresses
+        ("STATE_SERVICE_HOSTS", "10.96.0.7"),
+        ("STATE_SERVICE_PORT", "eighty"),
+        ("STATE_PORTS", "tcp://10.96.0.7:8090"),
+        ("STATE_PORT_8090_TCP", "10.96.0.7:8090"),
+        ("STATE_HTTP_PORT", "8090"),
+        ("STATE_PORT_8090_TCP_PROTO", "http"),
+    ],
+)
+def test_what_only_looks_a_little_like_it_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"unknown setting {name}:"):
+        load_settings([], {name: value})
+    with pytest.raises(HandlerSettingsError, match="unknown setting HANDLER"):
+        load_handler_settings({}, {name.replace("STATE", "HANDLER"): value})
 
 
 @pytest.mark.parametrize("name", ["STATE_PROT", "STATE_", "STATE_PORT_", "STATE_port"])
