@@ -1,7 +1,9 @@
 """Reading a database without the service: `check`, `dump` and `backup` of the command line.
 
-The file is opened read-only and read in one transaction, so what is seen is the state of one
-moment, also while a service goes on writing it; the service is not held up.
+The file is opened read-only and what is seen is the state of one moment, also while a service goes
+on writing it. Whoever reads keeps the write-ahead log from being emptied, and it grows meanwhile.
+So a file that is in use is copied first, as fast as the disk can, and the copy is read: a pager
+that waits at the end of a dump holds nobody up.
 """
 
 import contextlib
@@ -30,6 +32,7 @@ from state_service.schema import (
     require_known,
     require_tables,
 )
+from state_service.scratch import scratch_beside
 
 
 class Content(NamedTuple):
@@ -45,7 +48,22 @@ class Content(NamedTuple):
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a database of this version for reading. Raises `StorageError` saying what is wrong."""
+    """Open a database of this version, as it is now, for reading; nobody is held up by it.
+
+    Raises `StorageError` saying what is wrong.
+    """
+    with _reading(path) as (connection, live):
+        if not live:
+            yield connection
+            return
+        copy = _copied(connection, path)
+    with contextlib.closing(copy):
+        yield copy
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[tuple[sqlite3.Connection, bool]]:
+    """Open the file itself, and tell whether a service may be writing it."""
     if not path.is_file():
         raise StorageError(f"{path}: there is no such file")
     path = path.resolve()  # the log is beside the file, not beside a link to it
@@ -58,11 +76,24 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         raise StorageError(f"{path}: {error}") from error
     with contextlib.closing(connection):
         try:
-            connection.execute("BEGIN")
             _require_version(connection)
         except (*UNREADABLE, StorageError) as error:
             raise StorageError(f"{path}: {error}") from error
-        yield connection
+        yield connection, live
+
+
+def _copied(connection: sqlite3.Connection, path: Path) -> sqlite3.Connection:
+    """Return a copy without a name, gone when it is closed. Raises `StorageError`."""
+    copy = sqlite3.connect("", isolation_level=None)
+    try:
+        copy.execute(scratch_beside(path.resolve()))
+        connection.backup(copy)  # in one transaction
+    except BaseException as error:
+        copy.close()
+        if isinstance(error, sqlite3.Error):
+            raise StorageError(f"{path}: it cannot be copied to be read: {error}") from error
+        raise
+    return copy
 
 
 def _require_version(connection: sqlite3.Connection) -> None:
@@ -266,15 +297,14 @@ def back_up(path: Path, target: Path) -> int:
 
     Raises `StorageError`; a target that exists is left alone, one that cannot be finished removed.
     """
-    with opened(path) as connection:
+    with _reading(path) as (connection, _):
         try:
             os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         except OSError as error:
             raise StorageError(f"{target}: {error.strerror}") from error
         try:
-            connection.execute("COMMIT")  # the copy is a transaction of its own
             with contextlib.closing(sqlite3.connect(target)) as copy:
-                connection.backup(copy)
+                connection.backup(copy)  # in one transaction
         except BaseException as error:
             target.unlink(missing_ok=True)
             if isinstance(error, sqlite3.Error):

@@ -2,13 +2,15 @@
 
 Version 1 is what the first release wrote: a row per segment and a row per batch key, no journal.
 Version 2 brought blocks and the journal, but deleted rows stayed readable in the file's unused
-parts. A file is migrated when the service opens it, each step in one transaction: a kill on the way
-leaves a file of the older version.
+parts. Version 3 overwrote them, but never gave their room back to the disk. A file is migrated when
+the service opens it, each step in one transaction: a kill on the way leaves an older version's.
 
 A file whose pages are broken is refused: SQLite does not look at all of a page when it reads from
 it, and goes on with rows in the wrong order, or NULL where there was a number. Looking at every
 page costs 0.4 s a GiB, which is read at the start anyway.
 """
+
+from pathlib import Path
 
 import aiosqlite
 
@@ -16,6 +18,8 @@ from state_service.batch_keys import BatchCounts, SeenKey
 from state_service.errors import StorageError
 from state_service.formats import BLOCK_ROWS, checksum, encode_keys
 from state_service.schema import (
+    INCREMENTAL_VACUUM,
+    LOG_BYTES,
     PAGE_BYTES,
     SCHEMA_VERSION,
     TABLES,
@@ -24,6 +28,7 @@ from state_service.schema import (
     require_known,
     require_tables,
 )
+from state_service.scratch import scratch_beside
 
 _TABLES_OF_VERSION_2 = """
 CREATE TABLE segment (
@@ -74,29 +79,34 @@ INSERT INTO quarantine SELECT * FROM quarantine_2;
 """
 
 
-async def prepare(connection: aiosqlite.Connection, synchronous: str) -> None:
+async def prepare(connection: aiosqlite.Connection, path: Path, synchronous: str) -> None:
     """Make a new file ours or migrate an old one; refuse, before writing, all others.
 
-    `synchronous` is SQLite's word for when it waits for the disk: NORMAL or FULL.
+    `path` is the file's. `synchronous` is SQLite's word for when it waits for the disk: NORMAL or
+    FULL.
     """
     version = await _scalar(connection, "PRAGMA user_version")
     require_known(version, await _scalar(connection, "SELECT count(*) FROM sqlite_master"))
     ((found,),) = await connection.execute_fetchall("PRAGMA quick_check(1)")
     if found != "ok":
         raise StorageError(f"it is damaged: {' '.join(found.split())}")
-    if version == SCHEMA_VERSION:
+    if version in (3, SCHEMA_VERSION):  # they differ in the file's form alone
         await _require_tables(connection)
-    # Of no use for a file that exists; for a new one it must come before anything is written.
+    # Of no use for a file that exists; for a new one they must come before anything is written.
     await connection.execute_fetchall(f"PRAGMA page_size = {PAGE_BYTES}")
+    await connection.execute_fetchall(INCREMENTAL_VACUUM)
     await connection.execute_fetchall("PRAGMA secure_delete = ON")
     await connection.execute_fetchall("PRAGMA journal_mode = WAL")
     await connection.execute_fetchall(f"PRAGMA synchronous = {synchronous}")
+    await connection.execute_fetchall(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     if version == 0:
         await connection.executescript(f"BEGIN;{TABLES}{VERSION}COMMIT;")
     if version == 1:
         await _migrate_from_1(connection)
     if version in (1, 2):
         await _migrate_from_2(connection)
+    if version in (1, 2, 3):
+        await _migrate_from_3(connection, path)
 
 
 async def _migrate_from_1(connection: aiosqlite.Connection) -> None:
@@ -139,12 +149,24 @@ async def _migrate_from_2(connection: aiosqlite.Connection) -> None:
     drop = [f"DROP TABLE {name}_2" for name in _NAMES_OF_VERSION_2]
     await connection.execute_fetchall("BEGIN IMMEDIATE")
     try:
-        await _run(connection, fill_gaps, *rename, TABLES, _CONTENT_OF_VERSION_2, *drop, VERSION)
+        await _run(connection, fill_gaps, *rename, TABLES, _CONTENT_OF_VERSION_2, *drop)
+        await _run(connection, "PRAGMA user_version = 3")
         await _require_tables(connection)
         await connection.execute_fetchall("COMMIT")
     except BaseException:
         await connection.rollback()
         raise
+
+
+async def _migrate_from_3(connection: aiosqlite.Connection, path: Path) -> None:
+    """Write the file anew, once, in a form that can give pages back; its tables stay as they are.
+
+    A kill between the two steps leaves a file of version 3, which is written once more.
+    """
+    await connection.execute_fetchall(scratch_beside(path))
+    await connection.execute_fetchall(INCREMENTAL_VACUUM)
+    await connection.execute_fetchall("VACUUM")
+    await connection.executescript(VERSION)
 
 
 async def _run(connection: aiosqlite.Connection, *scripts: str) -> None:

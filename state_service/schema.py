@@ -19,8 +19,9 @@ from collections.abc import Iterable, Sequence
 
 from state_service.errors import StorageError
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 PAGE_BYTES = 4_096  # of a file that this program creates
+LOG_BYTES = 8 << 20  # what the write-ahead log is cut to; it is folded in at half of that
 MOST_BLOCKS_GONE = 1_000
 # What is counted up from here stays a number that SQLite can hold.
 GREATEST_NUMBER = 1 << 62
@@ -48,6 +49,7 @@ CREATE TABLE hash_key (key BLOB NOT NULL);
 INSERT INTO hash_key VALUES (randomblob(32));
 """
 VERSION = f"PRAGMA user_version = {SCHEMA_VERSION};"
+INCREMENTAL_VACUUM = "PRAGMA auto_vacuum = INCREMENTAL"  # before a new file's tables, or a VACUUM
 INSERT_BLOCK = "INSERT INTO block VALUES (?, ?, zeroblob(4096), ?)"  # a shield of PAGE_BYTES
 
 # What a broken file makes sqlite3 raise: it decodes names and messages, and they may be broken too.

@@ -10,7 +10,8 @@ The rules
 2. The writing happens without any lock but that of one small transaction at a time: new segments
    in blocks, new keys, then the tiny commit that makes the snapshot valid (`snapshot.py` has the
    rules).
-3. After the commit the journal's rows up to S are deleted, and blocks that are no longer named.
+3. After the commit the journal's rows up to S are deleted, and blocks that are no longer named;
+   then the file is made smaller.
 4. To erase is to take a snapshot and then leave nothing of what was before: neither in the
    journal's pages, nor among damaged rows, nor in the write-ahead log.
 
@@ -77,6 +78,7 @@ class Snapshotter:
                 return False
             try:
                 await self._clean_up(covered)
+                await self.database.shrink()
             except aiosqlite.Error as error:  # what is left is tried next time
                 log.error("the database cannot be cleaned up", reason=str(error))  # noqa: TRY400
             return True

@@ -18,7 +18,7 @@ import structlog
 
 from state_service.errors import StorageError
 from state_service.preparing import prepare
-from state_service.schema import UNREADABLE
+from state_service.schema import LOG_BYTES, UNREADABLE
 
 log = structlog.get_logger()
 
@@ -26,6 +26,11 @@ Durability = Literal["journal", "full", "snapshot"]
 
 _BUSY_TIMEOUT_MILLISECONDS = 5_000
 _FOLD_TRIES, _FOLD_PAUSE_SECONDS = 50, 0.1
+_SHRINK_PAGES = 64  # given back in one transaction: about 1 ms
+_SHRINK_STEPS = 256  # at a time: 64 MiB
+_SPARE_PAGES = 1_024  # at least: 4 MiB
+
+READ_BY_OTHERS = "another program reads the database"
 
 _COPY_ASIDE = {
     "block": "INSERT INTO quarantine SELECT 'block', number, crc32, payload FROM block "
@@ -67,7 +72,7 @@ class Store:
             lock.close()
             raise StorageError(f"cannot open {path}: {error} (setting: database)") from error
         try:
-            await prepare(connection, "FULL" if durability == "full" else "NORMAL")
+            await prepare(connection, path, "FULL" if durability == "full" else "NORMAL")
         except (*UNREADABLE, StorageError) as error:
             await connection.close()
             lock.close()
@@ -141,22 +146,47 @@ class Store:
         during which others may write.
         """
         for _ in range(_FOLD_TRIES):
-            async with self._writing:
-                self._require_files()
-                # Else SQLite itself would wait, and everybody with it.
-                await self._connection.execute_fetchall("PRAGMA busy_timeout = 0")
-                try:
-                    ((busy, _, _),) = await self._connection.execute_fetchall(
-                        "PRAGMA wal_checkpoint(TRUNCATE)"
-                    )
-                finally:
-                    await self._connection.execute_fetchall(
-                        f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MILLISECONDS}"
-                    )
-            if not busy:
+            if await self.try_to_fold_log():
                 return
             await asyncio.sleep(_FOLD_PAUSE_SECONDS)
-        raise aiosqlite.OperationalError("another program reads the database: a backup or a dump?")
+        raise aiosqlite.OperationalError(f"{READ_BY_OTHERS}: a backup or a dump?")
+
+    async def try_to_fold_log(self) -> bool:
+        """Do so now, or as much of it as others' reading allows; return whether it is empty."""
+        async with self._writing:
+            self._require_files()
+            # Else SQLite itself would wait, and everybody with it.
+            await self._connection.execute_fetchall("PRAGMA busy_timeout = 0")
+            try:
+                ((busy, _, _),) = await self._connection.execute_fetchall(
+                    "PRAGMA wal_checkpoint(TRUNCATE)"
+                )
+            finally:
+                await self._connection.execute_fetchall(
+                    f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MILLISECONDS}"
+                )
+        return not busy
+
+    async def shrink(self, spare_pages: int = _SPARE_PAGES) -> None:
+        """Give pages that hold nothing back to the disk, a few at a time. Raises `aiosqlite.Error`.
+
+        As many are kept as half of those in use, and `spare_pages` at least: what comes next finds
+        its place without the file growing and shrinking at each snapshot. None goes while the log
+        is too long already, for all that moves goes through it.
+        """
+        ((free,),) = await self.read("PRAGMA freelist_count")
+        ((pages,),) = await self.read("PRAGMA page_count")
+        superfluous = free - max(spare_pages, (pages - free) // 2)
+        steps = min(_SHRINK_STEPS, superfluous // _SHRINK_PAGES)
+        for _ in range(steps):
+            if self.log_bytes() > LOG_BYTES:
+                return
+            async with self._writing:
+                self._require_files()
+                # A script, for `execute` would give back one page alone.
+                await self._connection.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
+        if steps > 0:  # the file itself is cut only now; when others read, some time later
+            await self.try_to_fold_log()
 
     async def delete(self, record: Literal["block", "journal"], numbers: Sequence[int]) -> None:
         """Delete a few rows, in one transaction."""
@@ -165,8 +195,11 @@ class Store:
 
     def size_bytes(self) -> int:
         """Bytes on disk, write-ahead log included."""
-        files = (self.path, _log_of(self.path))
-        return sum(file.stat().st_size for file in files if file.exists())
+        return _size(self.path) + self.log_bytes()
+
+    def log_bytes(self) -> int:
+        """Bytes of the write-ahead log."""
+        return _size(_log_of(self.path))
 
     async def close(self) -> None:
         """Close the database, folding the write-ahead log in."""
@@ -194,6 +227,14 @@ def _followed(path: Path) -> Path:
 def _log_of(path: Path) -> Path:
     """Return where SQLite keeps a database's write-ahead log."""
     return path.with_name(path.name + "-wal")
+
+
+def _size(path: Path) -> int:
+    """Return a file's size in bytes, 0 when there is none."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -147,7 +147,7 @@ async def test_what_is_not_our_database_is_refused_in_one_sentence(
             (tmp_path / name).mkdir()
         else:
             (tmp_path / name).write_text(text)
-    for version, table in ((0, "theirs"), (1, "segment"), (2, "block"), (3, "block"), (4, "block")):
+    for version, table in ((0, "theirs"), (1, "segment"), (2, "block"), (4, "block"), (5, "block")):
         with closing(sqlite3.connect(tmp_path / f"version {version}")) as database:
             database.executescript(f"CREATE TABLE {table} (x); PRAGMA user_version = {version}")
     for path in (*_files(tmp_path), tmp_path / "missing"):

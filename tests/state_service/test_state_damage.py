@@ -131,9 +131,9 @@ async def test_tables_that_are_not_of_this_version_are_refused_in_a_sentence(
         flipped = bytearray(whole)
         flipped[place + 1] ^= 1
         path.write_bytes(flipped)
-        with pytest.raises(StorageError, match=r"not those of version 3|malformed"):
+        with pytest.raises(StorageError, match=r"not those of version 4|malformed"):
             await StateService.open(Settings(database=str(path)))
-        with pytest.raises(StorageError, match=r"not those of version 3|malformed"):
+        with pytest.raises(StorageError, match=r"not those of version 4|malformed"):
             inspect(path)
         assert path.read_bytes() == flipped
 

@@ -1,4 +1,4 @@
-"""A file that the first release wrote is taken over; nothing of it changes but its form."""
+"""A file that an earlier release wrote is taken over; nothing of it changes but its form."""
 
 import sqlite3
 import time
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from state_service.errors import StorageError
-from state_service.schema import SCHEMA_VERSION
+from state_service.inspection import inspect
+from state_service.schema import SCHEMA_VERSION, TABLES
 from state_service.store import Store
 from tests.state_service.state_support import batch, serving
 
@@ -182,3 +183,59 @@ async def test_a_migration_from_version_2_that_fails_leaves_the_file_as_it_was(
     with closing(sqlite3.connect(path)) as database:
         assert list(database.iterdump()) == before
         assert database.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+async def _make_version_3(folder: Path) -> Path:
+    """Return a file as a release with version 3 leaves it: of what was deleted, the pages stay."""
+    path = folder / "state.db"
+    async with serving(folder / "new") as server:
+        await server.record(batch("snapshotted", ["ann", "bob"], [0.5, 0.25]))
+        assert await server.service.snapshot()
+        await server.record(batch("journalled", ["ann"], [7.0]))
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            database.executescript(f"PRAGMA journal_mode = WAL; {TABLES} PRAGMA user_version = 3")
+            database.execute("ATTACH ? AS new", (str(folder / "new" / "state.db"),))
+            for table in ("block", "hash_key", *CARRIED):
+                database.execute(f"DELETE FROM {table}")  # noqa: S608
+                database.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")  # noqa: S608
+            database.execute(
+                "INSERT INTO forgotten VALUES (randomblob(16), ?)", (time.time() - 60,)
+            )
+            database.execute("INSERT INTO block VALUES (99, 1, x'', zeroblob(10000000))")
+            database.execute("DELETE FROM block WHERE number = 99")
+    assert path.stat().st_size > 10_000_000
+    return path
+
+
+async def test_a_file_of_version_3_gives_the_same_answers_and_can_become_smaller(
+    tmp_path: Path,
+) -> None:
+    path = await _make_version_3(tmp_path)
+    for _ in range(2):
+        async with serving(tmp_path) as server:
+            server.service.windows.check()
+            items = (await server.post("/medians", {"user_ids": ["ann", "bob"]}))["items"]
+            assert [item["count"] for item in items] == [2, 1]
+            assert [item["median"] for item in items] == [3.75, 0.25]
+            assert (await server.record(batch("journalled", ["x"], [1])))["duplicates"] == 1
+            stats = await server.get("/stats")
+            assert stats["tombstones"] == 1
+            assert stats["restore"]["damaged_blocks"] == 0
+        assert path.stat().st_size < 200_000
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+        assert database.execute("PRAGMA auto_vacuum").fetchone() == (2,)  # incremental
+    assert inspect(path).problems == []
+
+
+async def test_a_kill_before_the_version_is_written_leaves_a_file_that_is_taken_over(
+    tmp_path: Path,
+) -> None:
+    path = await _make_version_3(tmp_path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA auto_vacuum = INCREMENTAL").close()
+        database.execute("VACUUM")
+    async with serving(tmp_path) as server:
+        assert (await server.get("/users/ann/median"))["median"] == 3.75
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)

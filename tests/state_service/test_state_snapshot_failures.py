@@ -280,7 +280,7 @@ async def test_a_file_that_lacks_a_table_is_refused_in_a_sentence(tmp_path: Path
     async with serving(tmp_path):
         pass
     _run(tmp_path, "DROP TABLE key_set")
-    with pytest.raises(StorageError, match=r"not those of version 3: key_set.*another file"):
+    with pytest.raises(StorageError, match=r"not those of version 4: key_set.*another file"):
         await StateService.open(Settings(database=str(tmp_path / "state.db")))
 
 
