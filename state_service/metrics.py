@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from state_service import __version__
 from state_service.app_keys import SERVICE
+from state_service.schema import LOG_BYTES
 from state_service.service import StateService
 from state_service.settings import LIMITS
 from state_service.traffic import Traffic
@@ -113,6 +114,14 @@ class _ServiceCollector(Collector):
             yield _gauge(name, f"{text}.", value)
             yield _gauge(f"{name}_limit", f"{text}, at most.", limit)
         yield _gauge("database_bytes", "Size of the database.", service.store.size_bytes())
+        text = "Size of its write-ahead log"
+        yield _gauge("wal_bytes", f"{text}.", service.store.log_bytes())
+        yield _gauge("wal_bytes_limit", f"{text}, unless it is held.", LOG_BYTES)
+        yield _gauge(
+            "wal_held_seconds",
+            "For how long the log could not be emptied; 0 while it can.",
+            service.log_watch.held_seconds,
+        )
 
     def _journal(self) -> Iterator[Metric]:
         service = self._service

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from state_service.outcomes import Outcomes, judge
 from state_service.ranking import Ranked
 from state_service.settings import Settings
 from state_service.status import Counters
@@ -40,6 +41,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     medians: int
     timed_requests: int
     latency_seconds_total: float
+    outcomes: Outcomes
 
     @classmethod
     def of(cls, counters: Counters, time: float, monotonic: float) -> "Reading":
@@ -52,6 +54,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
             medians=counters.median_requests,
             timed_requests=counters.timed_requests,
             latency_seconds_total=counters.latency_seconds_total,
+            outcomes=Outcomes.of(counters),
         )
 
 
@@ -116,10 +119,14 @@ _SEVERITY = ("bad", "warning", "waiting", "good")
 
 
 def conditions(
-    stats: Mapping[str, Any], torchserve: TorchServeStatus, settings: Settings
+    stats: Mapping[str, Any], torchserve: TorchServeStatus, settings: Settings, recent: Outcomes
 ) -> list[Condition]:
-    """Say how things are, the worst first; one sentence at least."""
+    """Say how things are, the worst first; one sentence at least.
+
+    `recent` is what became of the events of the last minutes.
+    """
     found = [*_of_service(stats, settings), *_of_spool(stats["spool"]), *_of_torchserve(torchserve)]
+    found += [Condition(*judgement)] if (judgement := judge(recent)) is not None else []
     found.sort(key=lambda condition: _SEVERITY.index(condition.level))
     if found:
         return found
@@ -130,7 +137,7 @@ def conditions(
 
 def _of_service(stats: Mapping[str, Any], settings: Settings) -> list[Condition]:
     found = []
-    restore, journal, snapshot = stats["restore"], stats["journal"], stats["snapshot"]
+    restore = stats["restore"]
     if stats["phase"] == "restoring":
         progress = f"{restore['segments_done']} of {restore['segments_total']} segments"
         if restore["journal_rows_total"]:
@@ -141,12 +148,7 @@ def _of_service(stats: Mapping[str, Any], settings: Settings) -> list[Condition]
         found.append(Condition("waiting", f"Restoring what was recorded: {progress}."))
     if stats["phase"] == "stopping":
         found.append(Condition("warning", "Stopping: requests are refused."))
-    if journal["error"] is not None:
-        found.append(
-            Condition("bad", f"The journal cannot be written, events wait: {journal['error']}.")
-        )
-    if snapshot["error"] is not None:
-        found.append(Condition("warning", f"Snapshots fail: {snapshot['error']}."))
+    found += _of_file(stats["journal"], stats["snapshot"], stats["wal"])
     damaged = restore["damaged_blocks"] + restore["damaged_journal_rows"]
     if damaged:
         found.append(Condition("warning", f"{damaged} damaged records were put aside at start."))
@@ -159,6 +161,28 @@ def _of_service(stats: Mapping[str, Any], settings: Settings) -> list[Condition]
     if stats["loop_lag_seconds"] > _LONG_LAG_SECONDS:
         lag = stats["loop_lag_seconds"]
         found.append(Condition("warning", f"Requests waited {lag:.2f} s for this service lately."))
+    return found
+
+
+def _of_file(
+    journal: Mapping[str, Any], snapshot: Mapping[str, Any], wal: Mapping[str, Any]
+) -> list[Condition]:
+    found = []
+    if journal["error"] is not None:
+        found.append(
+            Condition("bad", f"The journal cannot be written, events wait: {journal['error']}.")
+        )
+    if snapshot["error"] is not None:
+        found.append(Condition("warning", f"Snapshots fail: {snapshot['error']}."))
+    if (held_by := wal["held_by"]) is not None:
+        size, seconds = wal["bytes"] / 2**20, wal["held_seconds"]
+        found.append(
+            Condition(
+                "warning",
+                f"The database's log cannot be emptied for {seconds:.0f} s and has {size:,.0f} MiB:"
+                f" {held_by}.",
+            )
+        )
     return found
 
 

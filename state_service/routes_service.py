@@ -55,6 +55,11 @@ def stats_of(service: StateService) -> dict[str, Any]:
             **dataclasses.asdict(service.snapshots),
             "database_bytes": service.store.size_bytes(),
         },
+        "wal": {
+            "bytes": service.store.log_bytes(),
+            "held_seconds": service.log_watch.held_seconds,
+            "held_by": service.log_watch.reason,
+        },
         "spool": service.spools.summary(),
         "stages": service.stages.summary(),
         "loop_lag_seconds": service.loop_lag.worst_seconds,

@@ -19,6 +19,7 @@ from state_service.errors import ConflictError, StorageError, UnavailableError
 from state_service.forgetting import Forgetter, Forgotten, load_tombstones
 from state_service.journal import Journal
 from state_service.live import LiveState
+from state_service.log_watch import LogWatch
 from state_service.loop_lag import LoopLag
 from state_service.recorder import BatchOutcome, Recorder
 from state_service.restoring import Restorer
@@ -51,6 +52,7 @@ class StateService:
     counters: Counters = field(default_factory=Counters)
     stages: Stages = field(default_factory=Stages)
     spools: Spools = field(default_factory=Spools)
+    log_watch: LogWatch = field(init=False)
     started_at: float = field(init=False)
     state: LiveState = field(init=False)
     _recorder: Recorder = field(init=False)
@@ -81,6 +83,7 @@ class StateService:
             return self.clock()
 
         self.started_at = now()
+        self.log_watch = LogWatch(self.store)
         self.state = LiveState.empty(self.settings)
         self._recorder = Recorder(
             self.settings, self.state, self.journal, self.counters, now, self.stages
@@ -177,6 +180,7 @@ class StateService:
                 tasks.create_task(self.state.keep_settled())
                 tasks.create_task(self._snapshot_at_intervals())
                 tasks.create_task(self.loop_lag.measure(self._closing))
+                tasks.create_task(self.log_watch.run(self._closing))
         except ExceptionGroup:
             log.exception("a fault ends the service")  # now: what follows may take a while
             raise

@@ -16,6 +16,7 @@ import structlog
 
 from state_service.errors import UnavailableError
 from state_service.everybody import Everybody
+from state_service.outcomes import Outcomes
 from state_service.overview import (
     Overview,
     Rankings,
@@ -80,9 +81,10 @@ class Ticker:
         """Return the numbers of this moment. O(1)."""
         service = self._service
         stats = stats_of(service)
+        recent = Outcomes.of(service.counters).since(self._readings[0].outcomes)
         return Overview(
             time=service.clock(),
-            conditions=conditions(stats, self._status, service.settings),
+            conditions=conditions(stats, self._status, service.settings, recent),
             stats=stats,
             rates=self._rates(len(self._readings) - 1),
             torchserve=self._status,

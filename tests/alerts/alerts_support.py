@@ -40,11 +40,11 @@ class FaultyState(MortalState):
             time.sleep(0.02)
 
     def record(
-        self, key: str, timestamps: Sequence[float] | None = None
+        self, key: str, timestamps: Sequence[float] | None = None, skipped: int = 0
     ) -> urllib3.BaseHTTPResponse:
         """Post a batch of events of one user's, by default one of this moment."""
-        times = list(timestamps or [time.time()])
-        batch = {"key": key, "user_id": ["u"] * len(times), "timestamp": times}
+        times = [time.time()] if timestamps is None else list(timestamps)
+        batch = {"key": key, "user_id": ["u"] * len(times), "timestamp": times, "skipped": skipped}
         batch["score"] = [1.0] * len(times)
         return urllib3.request("POST", f"{self.url}/scores", json={"batches": [batch]})
 

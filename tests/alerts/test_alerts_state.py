@@ -1,6 +1,8 @@
 """Faults of a real state service, and the alert that each of them fires."""
 
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +99,44 @@ def test_events_of_another_time(
 
     prometheus.wait_until_fires(alert, more)
     assert set(prometheus.alerts()) == {alert}
+
+
+def test_requests_of_which_every_event_is_malformed(
+    start_state_service: "Callable[..., FaultyState]", start_prometheus: "Start"
+) -> None:
+    state = start_state_service()
+    prometheus = start_prometheus(state.url)
+    prometheus.wait_for("first scrape", lambda: prometheus.query("medianserve_events_total == 0"))
+    assert state.record("burst", [], skipped=13_721).status == 200
+    said = prometheus.wait_until_fires("MedianserveEventsLeftOut")
+    assert said["summary"].startswith("100% of the events at ")
+    prometheus.wait_until_fires("MedianserveManySkippedEvents")
+    prometheus.wait_until_resolved("MedianserveEventsLeftOut")
+
+
+def test_a_producer_that_gives_one_key_to_all_its_requests(
+    start_state_service: "Callable[..., FaultyState]", start_prometheus: "Start"
+) -> None:
+    state = start_state_service()
+    prometheus = start_prometheus(state.url)
+    prometheus.wait_until_fires("MedianserveManyRepeatedEvents", lambda: state.record("one"))
+    assert set(prometheus.alerts()) == {"MedianserveManyRepeatedEvents"}
+
+
+def test_a_reader_that_keeps_the_log_from_being_emptied(
+    start_state_service: "Callable[..., FaultyState]", start_prometheus: "Start", tmp_path: Path
+) -> None:
+    state = start_state_service()
+    prometheus = start_prometheus(state.url)
+    assert state.record("first").status == 200
+    with closing(sqlite3.connect(tmp_path / "state.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN").close()
+        reader.execute("SELECT count(*) FROM journal").fetchone()
+        for number in range(20):  # of half a megabyte each
+            assert state.record(f"large {number}", [time.time()] * 30_000).status == 200
+        prometheus.wait_until_fires("MedianserveWalHeld")
+        assert state.record("still taken").status == 200
+    prometheus.wait_until_resolved("MedianserveWalHeld")
 
 
 def test_a_bound_that_comes_close_is_named(

@@ -49,6 +49,18 @@ def test_a_key_used_again_for_an_empty_request_answers_the_first_one_s_counts(
     assert (answer.status, body_of(answer)["future"]) == (200, 1)
 
 
+def test_events_that_are_skipped_are_told_the_state_service_also_when_there_are_no_others(
+    pipeline: Pipeline, state_url: str
+) -> None:
+    def skipped() -> int:
+        return int(urllib3.request("GET", f"{state_url}/stats").json()["skipped"])
+
+    before = skipped()
+    (answer,) = pipeline.process([request(*[event(features=[])] * 700)])
+    assert body_of(answer)["processed"] == 0
+    assert skipped() == before + 700
+
+
 def test_a_request_that_torchserve_runs_twice_counts_once(
     pipeline: Pipeline, median: Callable[[str], Any]
 ) -> None:

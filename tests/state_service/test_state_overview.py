@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from state_service.outcomes import Outcomes
 from state_service.overview import Reading, TorchServeStatus, conditions, rates
 from state_service.settings import Settings
 from state_service.status import Counters
@@ -21,6 +22,7 @@ def stats(**changes: Any) -> Any:
         "loop_lag_seconds": 0.001,
         "journal": {"error": None},
         "snapshot": {"error": None},
+        "wal": {"bytes": 4096, "held_seconds": 0.0, "held_by": None},
         "spool": {"batches": 0, "refused": 0, "oldest_seconds": 0.0, "expired_events": 0},
         "restore": {
             "segments_done": 3, "segments_total": 62, "journal_rows_total": 0,
@@ -62,6 +64,12 @@ def test_without_time_or_requests_there_is_no_rate() -> None:
         ({"phase": "stopping"}, HEALTHY, "warning", "Stopping"),
         ({"journal": {"error": "no room"}}, HEALTHY, "bad", "no room"),
         ({"snapshot": {"error": "no room"}}, HEALTHY, "warning", "Snapshots fail: no room"),
+        (
+            {"wal": {"bytes": 51 << 20, "held_seconds": 27.2, "held_by": "another program"}},
+            HEALTHY,
+            "warning",
+            "for 27 s and has 51 MiB: another program.",
+        ),
         ({"restore": {"damaged_blocks": 2}}, HEALTHY, "warning", "2 damaged"),
         ({"live_events": 46_000_000}, HEALTHY, "warning", "46,000,000 of 50,000,000 scores"),
         ({"users": 5_000_000}, HEALTHY, "warning", "5,000,000 of 5,000,000 users"),
@@ -83,7 +91,7 @@ def test_without_time_or_requests_there_is_no_rate() -> None:
 def test_each_condition_has_its_sentence(
     changes: Any, torchserve: TorchServeStatus, level: str, words: str
 ) -> None:
-    (condition,) = conditions(stats(**changes), torchserve, Settings())
+    (condition,) = conditions(stats(**changes), torchserve, Settings(), Outcomes())
     assert condition.level == level
     assert words in condition.sentence
     assert condition.sentence.endswith(".")
@@ -96,6 +104,33 @@ def test_the_worst_comes_first() -> None:
             stats(phase="restoring", snapshot={"error": "x"}, journal={"error": "y"}),
             HEALTHY,
             Settings(),
+            Outcomes(accepted=10),
         )
     ]
     assert levels == ["bad", "warning", "waiting"]
+
+
+@pytest.mark.parametrize(
+    ("recent", "level", "words"),
+    [
+        (Outcomes(), "good", "All is well: every"),
+        (Outcomes(accepted=90_000), "good", "All is well: every"),
+        (Outcomes(skipped=13_721), "bad", "13,721 of 13,721 events of the last five minutes"),
+        (Outcomes(skipped=13_721), "bad", "13,721 malformed. The answers' errors say"),
+        (Outcomes(future=600, skipped=1), "bad", "1 malformed, 600 ahead of the clock. A clock"),
+        (Outcomes(accepted=190, late=10), "bad", "10 older than the window. A producer lags"),
+        (Outcomes(accepted=990, late=10), "warning", "10 of 1,000 events"),
+        (Outcomes(skipped=9), "warning", "9 of 9 events of the last five minutes are in no median"),
+        (Outcomes(accepted=1, skipped=9), "good", "All is well, but for 9 of 10 events"),
+        (Outcomes(accepted=9_901, late=99), "good", "All is well, but for 99 of 10,000 events"),
+        (Outcomes(accepted=10, duplicates=40), "warning", "40 of 50 events of the last five"),
+        (Outcomes(accepted=10, duplicates=40), "warning", "a key of its own."),
+        (Outcomes(forgotten=40), "warning", "40 of before their users were forgotten."),
+        (Outcomes(accepted=50, duplicates=40), "good", "All is well: every"),
+    ],
+)
+def test_events_that_are_in_no_median_are_told(recent: Outcomes, level: str, words: str) -> None:
+    (condition,) = conditions(stats(), HEALTHY, Settings(), recent)
+    assert condition.level == level
+    assert words in condition.sentence
+    assert condition.sentence.endswith(".")

@@ -89,6 +89,29 @@ async def test_the_trail_knows_nothing_of_what_came_later(tmp_path: Path) -> Non
         assert trail[-1]["count"] > 15
 
 
+@pytest.mark.parametrize(
+    ("left_out", "words"),
+    [
+        (batch("a", [], [], skipped=13_721), "13,721 of 13,721 events"),
+        (batch("a", ["u"] * 600, [1] * 600, [time.time() * 1000] * 600), "600 ahead of the clock"),
+        (batch("a", ["u"] * 600, [1] * 600, [time.time() - 4000] * 600), "600 older than the wind"),
+    ],
+    ids=["malformed", "milliseconds", "late"],
+)
+async def test_the_page_turns_red_when_events_are_in_no_median(
+    tmp_path: Path, left_out: dict[str, object], words: str
+) -> None:
+    async with serving(tmp_path) as server:
+        await server.record(left_out)
+        ((_, _), (_, overview)) = await stream(server, "limit=1")
+        assert overview["conditions"][0]["level"] == "bad"
+        assert words in overview["conditions"][0]["sentence"]
+        page = (await server.ask("GET", "/overview")).text
+        assert '<p class="condition bad">' in page
+        assert words in page
+        assert "All is well" not in page
+
+
 async def test_all_viewers_of_a_subject_get_the_same_message_made_once(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         server.app[TICKER].period_seconds = 0.05
