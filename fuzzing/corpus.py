@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from fuzzing.grammar import Grammar, arrow_streams
+from fuzzing.packing import PACKERS
 from fuzzing.targets import Target
 from fuzzing.tokens import FORGED, NUMBERS, TEXTS, VALUES
 
@@ -37,6 +37,7 @@ def cases(now: float) -> Iterator[Case]:
     yield from _arrow()
     yield from _packed(now)
     yield from _encoded()
+    yield from _sent_otherwise(now)
     yield from _cut_short(now)
 
 
@@ -239,11 +240,9 @@ def _packed(now: float) -> Iterator[Case]:
 @cache
 def _bomb(kind: str) -> bytes:
     """Return what grows a thousandfold when it is unpacked."""
-    zeros = b'{"batches":[' + b" " * (64 * _MIB)
-    if kind == "deflate":
-        return zlib.compress(zeros)
-    once = gzip.compress(zeros)
-    return once if kind == "gzip" else gzip.compress(once)
+    if kind == "gzip twice":
+        return gzip.compress(_bomb("gzip"))
+    return PACKERS[kind](b'{"batches":[' + b" " * (64 * _MIB))
 
 
 def _encoded() -> Iterator[Case]:
@@ -253,6 +252,8 @@ def _encoded() -> Iterator[Case]:
             ("a gzip bomb", "gzip", "gzip"),
             ("a bomb in a bomb", "gzip", "gzip twice"),
             ("a deflate bomb", "deflate", "deflate"),
+            ("a zstd bomb", "zstd", "zstd"),
+            ("a brotli bomb", "br", "br"),
         ):
             yield Case(name, target, partial(_bomb, kind), (("Content-Encoding", encoding),))
         for encoding in (
@@ -271,6 +272,39 @@ def _encoded() -> Iterator[Case]:
                 lambda: b'{"events":[]}',
                 (("Content-Encoding", encoding),),
             )
+
+
+def _sent_otherwise(now: float) -> Iterator[Case]:
+    """Bodies under other media types or none, several documents, other formats' first bytes."""
+    event = _event(now)
+    bodies: dict[str, Callable[[], bytes]] = {
+        "lines": f"{event}\n{event}\n".encode,
+        "lines without ends": f"{event}{event}".encode,
+        "lines after a mark": f"\ufeff{event}\n\ufeff{event}".encode,
+        "a stream": lambda: arrow_streams()[0],
+        "a million empty arrays in a row": lambda: b"[]" * 1_000_000,
+        "a million empty lists of events": lambda: b'{"events":[]}' * 1_000_000,
+        "a million lines of them": lambda: b'{"events":[]}\n' * 1_000_000,
+        "a line, and a million blank ones": lambda: event.encode() + b"\n" * 1_000_000,
+        "brackets in lines": lambda: b"[\n" * 1_000_000,
+        "braces in lines": lambda: b'{"a":\n' * 1_000_000,
+        "strings in lines": lambda: b'"[\n' * 1_000_000,
+        "a key a million times": lambda: b"{" + b'"events":[],' * 1_000_000 + b"}",
+        "a million members of gzip": lambda: gzip.compress(b"") * 800_000,
+        "a million frames of zstd": lambda: PACKERS["zstd"](b"") * 1_000_000,
+    }
+    starts = (
+        b"ARROW1", b"PAR1", b"PK\x03\x04", b"BZh", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ",
+        b"\x89HDF", b"\x80\x04", b"\xff\xfe{\x00", b"\x00{", b"user_id,",
+    )  # fmt: skip
+    bodies |= {f"the start {start!r}": partial(bytes, start) for start in starts}
+    for name, make in bodies.items():
+        yield Case(name, Target.JSON, make)
+        yield Case(name, Target.NDJSON, make)
+        yield Case(name, Target.ARROW, make)
+        for media_type in ("", "application/octet-stream", "text/csv"):
+            headers = (("Content-Type", media_type),)
+            yield Case(f"{name} as {media_type!r}", Target.JSON, make, headers)
 
 
 def _cut_short(now: float) -> Iterator[Case]:

@@ -52,12 +52,22 @@ class Grammar:
     def _json(self) -> bytes:
         events = self._events()
         array = "[" + ",".join(events) + "]"
-        text = self._random.choice((array, events[0], self._object({"events": array})))
-        return self._encoded(text)
+        document = self._object({"events": array})
+        several = self._random.choice(("", "\n", "\r\n \t")).join(events)
+        return self._encoded(self._random.choice((array, events[0], document, document, several)))
 
     def _ndjson(self) -> bytes:
         end = self._random.choice(("\n", "\n", "\r\n", "\n\n", "\r"))
-        return end.join(self._events()).encode("utf-8", "surrogatepass")
+        lines = [self._line() for _ in range(self._random.choice((1, 1, 2, 3)))]
+        return end.join(lines).encode("utf-8", "surrogatepass")
+
+    def _line(self) -> str:
+        """Write an event, mostly; or all else that a line may hold."""
+        events = self._events()
+        array = "[" + ",".join(events) + "]"
+        several = self._object({"events": array})
+        plain = (events[0],) * 6
+        return self._random.choice((*plain, array, several, "".join(events)))
 
     def _arrow(self) -> bytes:
         return self._random.choice(arrow_streams())

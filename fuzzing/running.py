@@ -16,6 +16,7 @@ from fuzzing import corpus
 from fuzzing.decoding import Finding, Hostile, look_at, look_at_batch
 from fuzzing.grammar import Grammar
 from fuzzing.mutation import spoil
+from fuzzing.packing import packed
 from fuzzing.targets import Target
 from handler.events import MAX_INTEGER_DIGITS
 
@@ -28,6 +29,9 @@ _HEADERS = (
     ("Idempotency-Key", "\u202ek"), ("X-Dry-Run", "1"), ("X-Dry-Run", "maybe\n"),
     ("Content-Encoding", "gzip"), ("Content-Encoding", "identity"),
     ("Content-Encoding", "\udcff\x00"),
+    ("Content-Type", ""), ("Content-Type", "application/octet-stream"),
+    ("Content-Type", "text/csv"), ("Content-Type", "text/x-ndjson"),
+    ("Content-Type", "multipart/form-data; boundary=x"),
     ("X-Request-ID", "\udcff" * 300), ("traceparent", "\r\nX: y"),
 )  # fmt: skip
 
@@ -71,7 +75,11 @@ def drawn(seed: str, now: float) -> Iterator[Hostile]:
         body = random.choice(grammars).body(target)
         if random.random() < 0.8 and target is not Target.QUERY:
             body = spoil(body, random)
-        headers = (random.choice(_HEADERS),) if random.random() < 0.1 else ()
+        headers: tuple[tuple[str, str], ...] = ()
+        if random.random() < 0.15:
+            headers = (random.choice(_HEADERS),)
+        if target.of_scorer and random.random() < 0.05:
+            body, headers = packed(body, random)
         yield Hostile(f"drawn with seed {seed}", target, body, headers)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from handler.decoding_faulty import no_float32, no_number
 from handler.events import EventColumns, EventError, EventShape, as_float32
 
 Mask = NDArray[np.bool_]
@@ -43,6 +44,20 @@ def is_features(of: pa.DataType) -> bool:
     """Tell whether a column of this type can hold features."""
     lists = pa.types.is_fixed_size_list(of) or pa.types.is_list(of) or pa.types.is_large_list(of)
     return bool(lists) and _is_number(of.value_type)
+
+
+def cast_of(of: pa.DataType, field: str, features: int) -> str:
+    """Say which cast makes a column of another type one that is read."""
+    wanted, sql = "float64()", "DOUBLE"
+    if field == "features":
+        wanted, sql = f"list_(pyarrow.float32(), {features})", f"FLOAT[{features}]"
+    elif field == "user_id":
+        wanted, sql = ("int64()", "BIGINT") if _is_number(of) else ("string()", "VARCHAR")
+    elif pa.types.is_date(of):
+        wanted, sql = "timestamp('s')", "TIMESTAMP"
+    elif pa.types.is_string(of) or pa.types.is_large_string(of):
+        wanted, sql = "timestamp('us', 'UTC')", "TIMESTAMP"
+    return f"cast it, in DuckDB {field}::{sql}, in pyarrow column.cast(pyarrow.{wanted})"
 
 
 def _is_number(of: pa.DataType) -> bool:
@@ -206,18 +221,27 @@ def _features(column: pa.Array, faults: _Faults, count: int) -> NDArray[np.float
     else:
         features[fitting] = as_float32(numbers[_places(starts[fitting], count)])
     if column.values.null_count:
-        incomplete = np.zeros(len(column), np.bool_)
-        places = _places(starts[fitting], count)
-        incomplete[fitting] = (~_valid(column.values)[places]).any(axis=1)
-        faults.note(incomplete, "features", "wrong_type", f"expected an array of {count} numbers")
+        null: Mask = np.zeros((len(column), count), np.bool_)
+        null[fitting] = ~_valid(column.values)[_places(starts[fitting], count)]
+        faults.note(
+            np.any(null, axis=1),
+            "features",
+            "wrong_type",
+            lambda row: no_number(int(null[row].argmax()), "null"),
+        )
     finite: Mask = np.isfinite(features)
     faults.note(
         np.any(~finite, axis=1),
         "features",
         "out_of_range",
-        "a number is NaN, infinite, or does not fit float32",
+        lambda row: _no_float32(features[row], finite[row]),
     )
     return features
+
+
+def _no_float32(features: NDArray[np.float32], finite: Mask) -> str:
+    index = int(finite.argmin())
+    return no_float32(index, features[index])
 
 
 def _lengths_and_starts(column: pa.Array) -> tuple[Integers, Integers]:

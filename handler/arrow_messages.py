@@ -114,10 +114,15 @@ def _check_message(metadata: bytes, *, first: bool) -> None:
         raise struct.error("a message is neither a dictionary nor a record batch")
     if kind == _HEADER_DICTIONARY:
         if _byte(metadata, records, _IS_DELTA):
-            raise _unsupported("dictionary deltas: write whole dictionaries")
+            raise _unsupported(
+                "dictionary deltas: write whole dictionaries (emit_dictionary_deltas=False)"
+            )
         records = _table(metadata, records, _DATA)
     if _field(metadata, records, _COMPRESSION) is not None:
-        raise _unsupported("compressed buffers: write them uncompressed")
+        raise _unsupported(
+            "compressed buffers: write them uncompressed, compression=None in pyarrow and polars; "
+            "the body as a whole may be compressed, with Content-Encoding: zstd"
+        )
 
 
 def _check_schema(metadata: bytes, schema: int) -> None:

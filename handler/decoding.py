@@ -5,8 +5,8 @@ There are two ways through for JSON and NDJSON, and a property test holds them e
 - the *fast path* (`decoding_clean`) decodes a clean body in one typed pass; the columns of all
   clean bodies of a TorchServe batch are made and checked together, and cut apart as views,
   because for a request of a few events numpy's overhead is most of the work;
-- when anything is off, the *slow path* (`decoding_faulty`) reads event by event and names each
-  fault.
+- when anything is off, the *slow path* (`documents`, `decoding_faulty`) reads event by event and
+  names each fault.
 
 So clean traffic pays nothing for the quality of error messages. Arrow comes as columns.
 """

@@ -19,6 +19,7 @@ import pyarrow as pa
 from handler.arrow_columns import (
     bytes_referred_to,
     bytes_viewed,
+    cast_of,
     columns_of_batch,
     is_features,
     is_timestamp,
@@ -40,7 +41,7 @@ def columns_of_arrow(body: bytes, shape: EventShape) -> EventColumns:
     Raises `RequestError` 400 when it is not one or lacks a column, 413 over a limit.
     """
     try:
-        columns = _columns_of(check_messages(body))
+        columns = _columns_of(check_messages(body), shape.features)
         parts, first = [], 0
         for batch in _record_batches(body, columns, shape):
             parts.append(columns_of_batch(batch, first, shape))
@@ -54,11 +55,11 @@ def columns_of_arrow(body: bytes, shape: EventShape) -> EventColumns:
 
 
 @lru_cache(KEPT_SCHEMAS)
-def _columns_of(schema_message: bytes) -> tuple[int, ...]:
+def _columns_of(schema_message: bytes, features: int) -> tuple[int, ...]:
     """Return where our three columns stand. Raises `RequestError` 400 where one does not fit."""
     schema = pa.ipc.read_schema(pa.py_buffer(schema_message))
     places = tuple(_only(schema.names, field) for field in EVENT_FIELDS)
-    _check_types(schema)
+    _check_types(schema, features)
     return places
 
 
@@ -115,11 +116,16 @@ class _References:
 def _only(names: list[str], field: str) -> int:
     if names.count(field) != 1:
         times = "no" if field not in names else "more than one"
-        raise RequestError(400, "wrong_schema", f"the stream has {times} column '{field}'")
+        raise RequestError(
+            400,
+            "wrong_schema",
+            f"the stream has {times} column '{field}': user_id, timestamp and features (a list in "
+            "each row) are wanted, once each",
+        )
     return names.index(field)
 
 
-def _check_types(schema: pa.Schema) -> None:
+def _check_types(schema: pa.Schema, features: int) -> None:
     """Raise `RequestError` 400 for a column whose type says that it is something else."""
     for field, fits, expected in (
         ("user_id", is_user_id, "utf8, an integer, or a dictionary of these"),
@@ -129,7 +135,10 @@ def _check_types(schema: pa.Schema) -> None:
         found = schema.field(field).type
         if not fits(found):
             raise RequestError(
-                400, "wrong_schema", f"column '{field}' is {str(found)[:80]}; expected {expected}"
+                400,
+                "wrong_schema",
+                f"column '{field}' is {str(found)[:80]}; expected {expected}: "
+                + cast_of(found, field, features),
             )
 
 

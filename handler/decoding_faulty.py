@@ -3,24 +3,14 @@
 Clean requests never come here, so what it costs to be exact is paid by requests that need it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+import math
 
-import msgspec
 import numpy as np
-from msgspec import Raw
 from numpy.typing import NDArray
 
-from handler.decoding_clean import NOT_DECODABLE
 from handler.events import EventColumns, EventError, EventShape, as_float32, check_count
 
-Value = TypeVar("Value")
-Json = Raw | bytes
-
-_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
-_decode_user_id = msgspec.json.Decoder(str | int).decode
-_decode_number = msgspec.json.Decoder(float).decode
-_decode_numbers = msgspec.json.Decoder(list[float]).decode
+_LONGEST_NUMBER = 64  # characters of a text that may be a number in quotes
 
 
 class MalformedEventError(Exception):
@@ -30,99 +20,174 @@ class MalformedEventError(Exception):
         super().__init__(field, code, detail)
 
 
-def columns_one_by_one(
-    events: Sequence[Json],
-    shape: EventShape,
-    check: Callable[[Json], None] = lambda _: None,
-) -> EventColumns:
-    """Read each event's JSON on its own.
+class Collector:
+    """Takes a request's events one after the other, and makes columns of the good ones."""
 
-    `check` looks at an event first and may raise `MalformedEventError`. Raises `RequestError` 413
-    over `shape.max_events`.
-    """
-    check_count(len(events), shape)
-    positions: list[int] = []
-    user_ids: list[str] = []
-    timestamps: list[float] = []
-    features: list[NDArray[np.float32]] = []
-    errors: list[EventError] = []
-    for index, raw in enumerate(events):
-        try:
-            check(raw)
-            fields = _fields(raw)
-            user_id = _user_id(fields, shape.max_user_id_bytes)
-            timestamp = _timestamp(fields)
-            row = _features(fields, shape.features)
-        except MalformedEventError as error:
-            errors.append(EventError(index, *error.args))
-            continue
-        positions.append(index)
-        user_ids.append(user_id)
-        timestamps.append(timestamp)
-        features.append(row)
-    return EventColumns(
-        total=len(events),
-        positions=np.array(positions, np.int64),
-        user_ids=user_ids,
-        timestamps=np.array(timestamps, np.float64),
-        features=np.array(features, np.float32).reshape(len(features), shape.features),
-        errors=errors,
-    )
+    def __init__(self, shape: EventShape) -> None:
+        self._shape = shape
+        self._total = 0
+        self._positions: list[int] = []
+        self._user_ids: list[str] = []
+        self._timestamps: list[float] = []
+        self._features: list[NDArray[np.float32]] = []
+        self._errors: list[EventError] = []
+
+    def add(self, event: object) -> None:
+        """Take the next event, a JSON value; beyond the limit it is only counted."""
+        if self._total < self._shape.max_events:
+            try:
+                self._keep(event)
+            except MalformedEventError as error:
+                self._errors.append(EventError(self._total, *error.args))
+        self._total += 1
+
+    def skip(self, error: MalformedEventError) -> None:
+        """Count the next event as malformed."""
+        if self._total < self._shape.max_events:
+            self._errors.append(EventError(self._total, *error.args))
+        self._total += 1
+
+    def columns(self) -> EventColumns:
+        """Return what was taken. Raises `RequestError` 413 over `shape.max_events`."""
+        check_count(self._total, self._shape)
+        count = len(self._positions)
+        return EventColumns(
+            total=self._total,
+            positions=np.array(self._positions, np.int64),
+            user_ids=self._user_ids,
+            timestamps=np.array(self._timestamps, np.float64),
+            features=np.array(self._features, np.float32).reshape(count, self._shape.features),
+            errors=self._errors,
+        )
+
+    def _keep(self, event: object) -> None:
+        if not isinstance(event, dict):
+            raise MalformedEventError(
+                "event", "wrong_type", f"expected an object, got {_kind(event)}"
+            )
+        user_id = _user_id(_required(event, "user_id"), self._shape.max_user_id_bytes)
+        timestamp = _timestamp(_required(event, "timestamp"))
+        features = _features(_required(event, "features"), self._shape.features)
+        self._positions.append(self._total)
+        self._user_ids.append(user_id)
+        self._timestamps.append(timestamp)
+        self._features.append(features)
 
 
-def _fields(raw: Json) -> dict[str, Raw]:
+def _required(event: dict[str, object], field: str) -> object:
     try:
-        return _decode_object(raw)
-    except NOT_DECODABLE:
-        raise MalformedEventError("event", "wrong_type", "expected an object") from None
-
-
-def _required(fields: dict[str, Raw], field: str) -> Raw:
-    try:
-        return fields[field]
+        return event[field]
     except KeyError:
         raise MalformedEventError(field, "missing", f"'{field}' is required") from None
 
 
-def _user_id(fields: dict[str, Raw], max_bytes: int) -> str:
-    value = _decode(_decode_user_id, fields, "user_id", "expected a string or an integer")
+def _user_id(value: object, max_bytes: int) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise MalformedEventError("user_id", "out_of_range", "a number too large to be an id")
+    if isinstance(value, float):
+        raise MalformedEventError(
+            "user_id", "wrong_type",
+            "expected a string or an integer, got a number with a point or an exponent (pandas "
+            "makes that of integers in a column with gaps): send a string",
+        )  # fmt: skip
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise MalformedEventError(
+            "user_id", "wrong_type", f"expected a string or an integer, got {_kind(value)}"
+        )
     user_id = str(value)
     if not user_id:
         raise MalformedEventError("user_id", "empty", "must not be empty")
-    if len(user_id.encode()) > max_bytes:
+    try:
+        length = len(user_id.encode())
+    except UnicodeEncodeError:
+        raise MalformedEventError(
+            "user_id", "wrong_type",
+            "half a surrogate pair (\\ud800 to \\udfff) is not Unicode: send both halves",
+        ) from None  # fmt: skip
+    if length > max_bytes:
         raise MalformedEventError("user_id", "too_long", f"longer than {max_bytes} bytes")
     return user_id
 
 
-def _timestamp(fields: dict[str, Raw]) -> float:
-    expected = "expected epoch seconds as a number"
-    return float(_decode(_decode_number, fields, "timestamp", expected))
+def _timestamp(value: object) -> float:
+    if _is_number(value):
+        seconds = _float(value)
+        if math.isnan(seconds):
+            raise MalformedEventError("timestamp", "out_of_range", "NaN is no time")
+        if math.isinf(seconds):
+            raise MalformedEventError(
+                "timestamp", "out_of_range", "infinite, or a number that does not fit float64"
+            )
+        return seconds
+    detail = f"expected epoch seconds as a number, got {_kind(value)}"
+    if isinstance(value, str) and not _is_quoted_number(value):
+        detail += (
+            ": send what Python's datetime.timestamp() gives, or Date.parse(…) / 1000 in JavaScript"
+        )
+    raise MalformedEventError("timestamp", "wrong_type", detail)
 
 
-def _features(fields: dict[str, Raw], count: int) -> NDArray[np.float32]:
-    row = _decode(_decode_numbers, fields, "features", f"expected an array of {count} numbers")
+def _features(row: object, count: int) -> NDArray[np.float32]:
+    if not isinstance(row, list):
+        raise MalformedEventError(
+            "features", "wrong_type", f"expected an array of {count} numbers, got {_kind(row)}"
+        )
     if len(row) != count:
         raise MalformedEventError(
             "features", "wrong_length", f"expected {count} numbers, got {len(row)}"
         )
-    values = as_float32(np.array(row, np.float64))
-    if not np.isfinite(values).all():
-        raise MalformedEventError("features", "out_of_range", "a number does not fit float32")
+    for index, number in enumerate(row):
+        if not _is_number(number):
+            raise MalformedEventError("features", "wrong_type", no_number(index, _kind(number)))
+    wide = np.array([_float(number) for number in row], np.float64)
+    values = as_float32(wide)
+    finite = np.isfinite(values)
+    if not finite.all():
+        index = int(np.argmin(finite))
+        raise MalformedEventError("features", "out_of_range", no_float32(index, wide[index]))
     return values
 
 
-def _decode(
-    decode: Callable[[Raw], Value], fields: dict[str, Raw], field: str, expected: str
-) -> Value:
-    """Decode one field; a number too large for float64 is told from a wrong type."""
-    raw = _required(fields, field)
+def no_number(index: int, kind: str) -> str:
+    """Say which feature is no number, and what it is instead."""
+    why = " (pandas writes NaN so)" if kind == "null" else ""
+    return f"features[{index}] is {kind}{why}: send a number"
+
+
+def no_float32(index: int, number: float) -> str:
+    """Say which feature does not fit float32, and why."""
+    what = "NaN" if math.isnan(number) else "infinite, or does not fit float32"
+    return f"features[{index}] is {what}: send a finite number"
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float)  # not a bool, which is an int to Python
+
+
+def _float(number: object) -> float:
     try:
-        return decode(raw)
-    except msgspec.ValidationError as error:
-        if "out of range" in str(error):
-            raise MalformedEventError(
-                field, "out_of_range", "a number does not fit float64"
-            ) from None
-        raise MalformedEventError(field, "wrong_type", expected) from None
-    except NOT_DECODABLE:
-        raise MalformedEventError(field, "wrong_type", expected) from None
+        return float(number)  # type: ignore[arg-type]  # a number, as was looked at
+    except OverflowError:  # an integer beyond float64
+        return math.inf
+
+
+def _kind(value: object) -> str:
+    """Name a JSON value's type, for people."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return "a number in quotes (send it without them)" if _is_quoted_number(value) else "text"
+    if isinstance(value, list):
+        return "an array"
+    return "an object" if isinstance(value, dict) else "a number"
+
+
+def _is_quoted_number(text: str) -> bool:
+    if len(text) > _LONGEST_NUMBER:
+        return False
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

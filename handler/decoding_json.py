@@ -1,20 +1,20 @@
 """`application/json`: an object with `events`, a bare array of events, or one event. Pure.
 
-Refuses what JSON does not have: NaN, Infinity.
+Of what JSON does not have, NaN, Infinity and numbers beyond float64 cost the event that has them.
+Several documents one after the other are read as one request: lines of JSON under the wrong type,
+what `jq` prints, or what `curl -d` makes of lines.
 """
 
-import re
+from json import JSONDecodeError
 
-import msgspec
-from msgspec import UNSET, Raw
+from msgspec import UNSET
 
+from handler import decoding_ndjson
 from handler.decoding_clean import NOT_DECODABLE, Event, decoders
-from handler.decoding_faulty import columns_one_by_one
+from handler.decoding_faulty import Collector
+from handler.documents import EventsNotArrayError, NotEventsError, are_lines, events_of
 from handler.errors import RequestError
-from handler.events import EVENT_FIELDS, EventColumns, EventShape, check_values
-
-_decode_array = msgspec.json.Decoder(list[Raw]).decode
-_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
+from handler.events import EventColumns, EventShape, check_values
 
 
 def clean_events(body: bytes, shape: EventShape) -> list[Event] | None:
@@ -37,44 +37,39 @@ def columns_of_faulty(body: bytes, shape: EventShape) -> EventColumns:
     Raises `RequestError` 400 when the body is not JSON or has no place for events, 413 over a
     limit.
     """
-    return columns_one_by_one(_raw_events(body, shape), shape)
-
-
-def _raw_events(body: bytes, shape: EventShape) -> list[Raw]:
-    """Split the body into its events without looking inside them."""
+    check_values(body.count(b","), shape)  # commas bound the values cheaply
+    text = _text(body)
+    if are_lines(text):
+        return decoding_ndjson.columns_of_lines(body, shape)
+    collector = Collector(shape)
     try:
-        body.decode()
-        check_values(body.count(b","), shape)  # commas bound the values cheaply
-        document = msgspec.json.decode(body, type=Raw)
-        start = bytes(document).lstrip()[:1]
-        if start == b"[":
-            return _decode_array(body)
-        if start != b"{":
-            raise RequestError(
-                400, "not_events", "expected an object with 'events', an array, or one event"
-            )
-        fields = _decode_object(body)
+        for event in events_of(text, shape):
+            collector.add(event)
+    except EventsNotArrayError as error:
+        raise RequestError(400, "events_not_array", str(error)) from None
+    except NotEventsError as error:
+        raise RequestError(400, "not_events", str(error)) from None
     except RecursionError:
         raise RequestError(400, "not_json", "the body is nested too deeply") from None
+    except JSONDecodeError as error:
+        raise RequestError(400, "not_json", _what_is_wrong(text, error)) from None
+    return collector.columns()
+
+
+def _text(body: bytes) -> str:
+    try:
+        return body.decode()
     except UnicodeDecodeError as error:
-        raise RequestError(400, "not_json", f"the body is not UTF-8 (byte {error.start})") from None
-    except msgspec.DecodeError as error:
-        raise RequestError(400, "not_json", f"the body is not JSON: {error}{_hint(body)}") from None
-    if "events" in fields:
-        try:
-            return _decode_array(fields["events"])
-        except msgspec.DecodeError:
-            raise RequestError(400, "events_not_array", "'events' must be an array") from None
-    if any(field in fields for field in EVENT_FIELDS):
-        return [Raw(body)]
-    raise RequestError(
-        400, "not_events", "the object has neither 'events' nor an event's fields (user_id, …)"
-    )
+        raise RequestError(
+            400, "not_json", f"the body is not UTF-8 (byte {error.start}): encode it as UTF-8"
+        ) from None
 
 
-def _hint(body: bytes) -> str:
-    if b"NaN" in body or b"Infinity" in body:
-        return "; NaN and Infinity are not JSON"
-    if re.search(rb"\\u[dD][89a-fA-F]", body):
-        return "; half a surrogate pair (\\ud800 to \\udfff) is not Unicode"
-    return ""
+def _what_is_wrong(text: str, error: JSONDecodeError) -> str:
+    where = f"the body is not JSON: {error}"
+    if text[error.pos : error.pos + 1] == "," and text[: error.pos].rstrip()[-1:] == "}":
+        return f"{where}; put brackets around events that are separated by commas"
+    first, _, rest = text.lstrip().partition("\n")
+    if first[:1] == "{" and rest.lstrip()[:1] == "{":
+        return f"{where}; for lines of JSON send Content-Type: application/x-ndjson"
+    return where

@@ -5,21 +5,20 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from handler.decoding import ARROW, JSON, NDJSON, Format, decode_together
+from handler.decoding import Format, decode_together
 from handler.errors import RequestError
 from handler.events import EventColumns, EventShape
+from handler.media_types import recognise
 from handler.settings import HandlerSettings
+from handler.unpacking import encoding_of, unpack
 
+# TorchServe hands over no body of a form.
+_LOST = (
+    "a form post, as curl's -d makes it: its body is lost on the way. Add the header "
+    "Content-Type: application/json (with curl, -H 'Content-Type: application/json'), or send the "
+    "events as one file of a multipart form (with curl, -F data=@events.json)"
+)
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
-
-# Any other type, or none, is read as JSON: clients forget the header, and `curl` sends its own.
-_FORMATS = {
-    "application/x-ndjson": NDJSON,
-    "application/ndjson": NDJSON,
-    "application/jsonl": NDJSON,
-    "application/vnd.apache.arrow.stream": ARROW,
-}
-_NOT_SERVED = {"application/vnd.apache.arrow.file": "application/vnd.apache.arrow.stream"}
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -73,8 +72,9 @@ def _open(request: Request, settings: HandlerSettings) -> _Opened | RequestError
     try:
         key = _idempotency_key(request, settings.max_idempotency_key_bytes)
         dry_run = _dry_run(request.headers)
-        form = _format(request)
-        return _Opened(key, dry_run, _body(request, settings.max_body_bytes), form)
+        body = _body(request, settings.max_body_bytes)
+        form, body = recognise(request.headers.get("content-type", ""), body)
+        return _Opened(key, dry_run, body, form)
     except RequestError as error:
         return error.bare()
 
@@ -85,37 +85,19 @@ def _read(opened: _Opened, decoded: EventColumns | RequestError) -> ReadRequest 
     return ReadRequest(opened.dry_run, opened.key, decoded)
 
 
-def _format(request: Request) -> Format:
-    """Tell how the body is to be read, by its content type."""
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if request.body is None:
-        raise RequestError(
-            400,
-            "unsupported_content_type",
-            "the body did not arrive: add the header Content-Type: application/json",
-        )
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    if encoding not in {"", "identity"}:
-        raise RequestError(
-            400,
-            "unsupported_content_encoding",
-            f"Content-Encoding {encoding[:100]!a}: send it as it is",  # it is any text
-        )
-    if instead := _NOT_SERVED.get(content_type):
-        raise RequestError(
-            400, "unsupported_content_type", f"{content_type}: send {instead} instead"
-        )
-    return _FORMATS.get(content_type, JSON)
-
-
 def _body(request: Request, max_bytes: int) -> bytes:
-    if not request.body:
+    """Return the body, unpacked."""
+    body = request.body
+    if body is None:
+        raise RequestError(400, "unsupported_content_type", _LOST)
+    if not body:
         raise RequestError(400, "empty_body", "the body is empty: POST events")
-    if len(request.body) > max_bytes:
+    if len(body) > max_bytes:
         raise RequestError(
-            413, "body_too_large", f"{len(request.body)} bytes; the limit is {max_bytes}"
+            413, "body_too_large", f"{len(body)} bytes; the limit is {max_bytes}: send several"
         )
-    return request.body
+    encoding = encoding_of(request.headers.get("content-encoding", ""), body)
+    return body if encoding is None else unpack(body, encoding, max_bytes)
 
 
 def _idempotency_key(request: Request, max_bytes: int) -> str:

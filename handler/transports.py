@@ -4,13 +4,15 @@ TorchServe gives each item as a map of parts and a map of headers, and never say
 headers tell, because no client can choose them all:
 
 - *HTTP* always has some: the client's, and `Content-Length` at least. The part `body` is the body;
-  other parts come from a multipart form and mean nothing, whatever their names.
+  of a multipart form, whose parts come under names of the client's, one is. Nothing else is looked
+  at: query parameters come as parts too.
 - *gRPC*, by `Predictions` and `StreamPredictions`, has none. What HTTP says in headers stands in
   the call's input map, beside `body` (or `data`, as TorchServe's own examples call it).
 - *gRPC sequences*, by `StreamPredictions2`, have TorchServe's `ts_request_sequence_…` alone. They
   need sequence batching, which this model does not use.
 """
 
+import json
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
@@ -18,6 +20,7 @@ from typing import Any
 from handler.reading import Request
 
 _BODY, _DATA = "body", "data"
+_PART_NAMES = (_DATA, "file", "events")
 _SEQUENCE_PREFIX = "ts_request_sequence_"
 
 
@@ -51,18 +54,42 @@ def to_request(
 ) -> Request:
     """Translate TorchServe's item. Names of headers keep their case in HTTP: lower it.
 
-    A form post has no part `body`: None, for TorchServe lost it. A gRPC call without one has an
-    empty body.
+    A form post has no part `body`: None, for TorchServe lost it; so has a multipart form of which
+    nobody can tell which part is meant. A gRPC call without one has an empty body.
     """
     if transport is not Transport.HTTP:
         body = _bytes_of(item.get(_BODY, item.get(_DATA, b"")))
         return Request(body, _entries_as_headers(item), request_id)
     strings = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    return Request(_bytes_of(item.get(_BODY)), strings, request_id)
+    found: object = item.get(_BODY)
+    if found is None and strings.get("content-type", "").lower().startswith("multipart/"):
+        found = _part(item)
+    return Request(_bytes_of(found), strings, request_id)
+
+
+def _part(item: Mapping[str, Any]) -> object:
+    """Return a multipart form's part that is meant: by its name, or the only one."""
+    for name in _PART_NAMES:
+        if name in item:
+            return item[name]
+    return next(iter(item.values())) if len(item) == 1 else None
 
 
 def _bytes_of(value: object) -> bytes | None:
-    return bytes(value) if isinstance(value, bytes | bytearray) else None
+    """Return a body's bytes; of JSON that TorchServe has decoded, those of the same JSON.
+
+    It does so where its `decode_input_request` is on, which our configuration turns off.
+    """
+    if isinstance(value, bytes | bytearray):
+        return bytes(value)
+    return None if value is None else _json_of(value)
+
+
+def _json_of(value: object) -> bytes | None:
+    try:
+        return json.dumps(value).encode()
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def _entries_as_headers(item: Mapping[str, Any]) -> dict[str, str]:

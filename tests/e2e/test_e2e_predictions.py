@@ -86,7 +86,6 @@ BAD_BODIES = {
     "null": (b"null", 400),
     "events is a number": (b'{"events": 5}', 400),
     "NaN": (b"NaN", 400),
-    "a NaN feature": (b'[{"user_id":"a","timestamp":1,"features":[NaN,1,1]}]', 400),
     "truncated": (b'{"events":[{"user_id":"a"', 400),
     "empty": (b"", 400),
     "deeply nested": (b"[" * 50_000, 400),

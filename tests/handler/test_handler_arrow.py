@@ -4,7 +4,10 @@ import io
 import json
 import math
 import random
+import re
 import struct
+from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -188,6 +191,39 @@ def test_a_stream_without_rows_has_no_events() -> None:
 )
 def test_a_column_of_another_type_is_a_bad_request(changes: dict[str, Any]) -> None:
     assert refusal(stream(columns_with(**changes))) == (400, "wrong_schema")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"features": [[Decimal("0.5"), Decimal("1.5"), Decimal("2.5")]] * 3},  # DuckDB's [0.5, …]
+        {"timestamp": [Decimal("1795000000.25")] * 3},
+        {"timestamp": [date(2026, 11, 28)] * 3},
+        {"timestamp": ["2026-11-28T12:00:00Z"] * 3},
+        {"user_id": [7.0, 8.0, 7.0]},
+        {"user_id": [b"ann"] * 3},
+    ],
+)
+def test_a_column_of_another_type_is_taken_after_the_cast_that_its_error_names(
+    changes: dict[str, Any],
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        read(stream(columns_with(**changes)))
+    cast = re.search(r"column\.cast\((.*)\)$", caught.value.detail)
+    assert cast is not None
+    ((field, column),) = changes.items()
+    wanted = eval(cast[1], {"pyarrow": pa})  # noqa: S307 - our own words
+    columns = read(stream(columns_with(**{field: pa.array(column).cast(wanted)})))
+    assert (columns.total, columns.errors) == (3, [])
+
+
+def test_the_feature_that_is_null_or_does_not_fit_is_named() -> None:
+    rows = [[1, 2, None], [1, math.nan, 3], [1e300, 1, 2]]
+    columns = read(stream(columns_with(features=pa.array(rows, pa.list_(pa.float64())))))
+    details = [error.detail for error in columns.errors]
+    assert "features[2] is null" in details[0]
+    assert "features[1] is NaN" in details[1]
+    assert "features[0] is infinite, or does not fit float32" in details[2]
 
 
 @pytest.mark.parametrize("field", ["user_id", "timestamp", "features"])

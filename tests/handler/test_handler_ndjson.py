@@ -1,6 +1,7 @@
 """One event a line; a line that is not JSON is one malformed event."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -39,18 +40,18 @@ def test_lines_end_in_lf_or_crlf_and_blank_ones_do_not_count(body: bytes) -> Non
     ("bad", "field", "code"),
     [
         (b"{", "event", "not_json"),
-        (b"NaN", "event", "not_json"),
+        (b"NaN", "event", "wrong_type"),
         (b"\xff", "event", "not_json"),
-        (b"\xef\xbb\xbf" + GOOD, "event", "not_json"),
-        (GOOD.replace(b"1.5", b"NaN"), "event", "not_json"),
-        (GOOD + OTHER, "event", "not_json"),
+        (GOOD.replace(b"1.5", b"NaN"), "timestamp", "out_of_range"),
+        (GOOD + b"{", "event", "not_json"),
         (GOOD + b"," + OTHER, "event", "not_json"),
-        (GOOD + b"\r" + OTHER, "event", "not_json"),
         (b"[" * 100_000, "event", "not_json"),
-        (b"[" + GOOD + b"]", "event", "wrong_type"),
+        (b"[5]", "event", "wrong_type"),
+        (b"[5,", "event", "not_json"),
+        (b'{"events":5}', "event", "wrong_type"),
         (b"7", "event", "wrong_type"),
-        (b"{}", "user_id", "missing"),
-        (b'{"events":[' + GOOD + b"]}", "user_id", "missing"),
+        (b"{}", "event", "wrong_type"),
+        (b'{"user_id":"u"}', "timestamp", "missing"),
         (GOOD.replace(b"1.5", b'"x"'), "timestamp", "wrong_type"),
         (GOOD.replace(b",3]", b"]"), "features", "wrong_length"),
     ],
@@ -65,12 +66,38 @@ def test_a_bad_line_is_one_skipped_event_and_its_neighbours_are_kept(
     assert (error.index, error.field, error.code) == (1, field, code)
 
 
-def test_an_event_over_several_lines_is_no_event() -> None:
-    """Together with two events on one line there are as many events as lines: still no."""
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"events":[' + OTHER + b"," + OTHER + b"]}",
+        b"[" + OTHER + b"," + OTHER + b"]",
+        OTHER + OTHER,
+        OTHER + b"\r" + OTHER,
+        b"\xef\xbb\xbf" + OTHER + OTHER,
+        b"[]" + OTHER + b" [" + OTHER + b"] ",
+    ],
+)
+def test_a_line_may_hold_several_events_and_indices_run_on(line: bytes) -> None:
+    columns = lines(b"\n".join([GOOD, line, b"x", b'{"events":[' + GOOD + b",7]}"]))
+    assert columns.user_ids == ["user-1", "user-2", "user-2", "user-1"]
+    assert columns.positions.tolist() == [0, 1, 2, 4]
+    assert [(error.index, error.code) for error in columns.errors] == [
+        (3, "not_json"),
+        (5, "wrong_type"),
+    ]
+
+
+def test_an_event_over_several_lines_is_none_between_lines() -> None:
     pretty = json.dumps(json.loads(GOOD), indent=0).encode()
-    columns = lines(GOOD + b"".join([OTHER] * pretty.count(b"\n")) + b"\n" + pretty)
-    assert columns.user_ids == []
+    columns = lines(OTHER + b"\n" + pretty)
+    assert columns.user_ids == ["user-2"]
     assert {error.code for error in columns.errors} >= {"not_json"}
+
+
+@pytest.mark.parametrize("shape", [lambda e: {"events": [e, e]}, lambda e: [e, e]])
+def test_json_printed_over_lines_is_read_whole(shape: Callable[[Any], Any]) -> None:
+    columns = lines(json.dumps(shape(json.loads(GOOD)), indent=2).encode())
+    assert (columns.user_ids, columns.errors) == (["user-1", "user-1"], [])
 
 
 @pytest.mark.parametrize("body", [b"\n", b" \r\n\n"])

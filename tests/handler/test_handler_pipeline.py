@@ -126,15 +126,6 @@ def test_a_type_that_is_not_served_names_the_one_that_is(pipeline: Pipeline) -> 
     assert "application/vnd.apache.arrow.stream" in body_of(answer)["detail"]
 
 
-@pytest.mark.parametrize("content_type", [None, "text/plain", "application/octet-stream"])
-def test_a_body_of_no_known_type_is_read_as_json(
-    pipeline: Pipeline, content_type: str | None
-) -> None:
-    headers = {"content-type": content_type} if content_type else {}
-    (answer,) = pipeline.process([Request(request(event()).body, headers)])
-    assert answer.status == 200
-
-
 def test_neither_an_answer_nor_a_refusal_leaves_garbage_in_cycles(pipeline: Pipeline) -> None:
     """Or a refused body would stay in memory until the next collection."""
     requests = [
@@ -300,8 +291,3 @@ def test_half_a_surrogate_in_a_refused_header_leaves_the_neighbours_alone(
     refused, answer = pipeline.process([odd, request(event())])
     assert (refused.status, body_of(refused)["code"]) == (400, "unsupported_content_encoding")
     assert answer.status == 200
-
-
-def test_a_compressed_body_is_refused_by_name(pipeline: Pipeline) -> None:
-    (answer,) = pipeline.process([request(event(), content_encoding="gzip")])
-    assert (answer.status, body_of(answer)["code"]) == (400, "unsupported_content_encoding")

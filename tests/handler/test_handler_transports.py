@@ -1,7 +1,9 @@
 """HTTP and gRPC requests are told apart, and neither can pass for the other."""
 
+import json
 from collections.abc import Mapping
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,11 +36,28 @@ def test_http_is_told_by_its_headers_and_grpc_by_having_none(
 
 
 @given(parts=PARTS)
-def test_the_parts_of_a_multipart_request_are_never_headers(parts: dict[str, bytearray]) -> None:
+def test_the_parts_of_a_request_are_never_headers(parts: dict[str, bytearray]) -> None:
+    """Nor is one the body, unless it is called so: query parameters come as parts too."""
     notes = {name: {"content-type": "text/plain"} for name in parts}
     request = _request(parts, {**notes, **HTTP_HEADERS})
     assert dict(request.headers) == {"host": "localhost", "content-length": "2"}
     assert request.body == parts.get("body")
+
+
+@pytest.mark.parametrize("name", ["body", "data", "file", "events", "upload"])
+def test_a_part_of_a_multipart_form_is_the_body(name: str) -> None:
+    headers = {**HTTP_HEADERS, "Content-Type": "multipart/form-data; boundary=x"}
+    assert _request({name: bytearray(b"[]")}, headers).body == b"[]"
+    assert _request({"else": bytearray(b"?"), name: bytearray(b"[]")}, headers).body == (
+        b"[]" if name != "upload" else None
+    )
+
+
+@pytest.mark.parametrize("value", [{"events": []}, [1, float("nan")], 5, "\ud800"])
+def test_a_body_that_torchserve_has_decoded_is_the_json_that_it_was(value: object) -> None:
+    body = _request({"body": value}, HTTP_HEADERS).body
+    assert body is not None
+    assert json.dumps(json.loads(body)) == json.dumps(value)
 
 
 @given(parts=PARTS)
