@@ -6,6 +6,7 @@ of no known type is JSON until its reader finds that it is lines.
 """
 
 import re
+from functools import lru_cache
 
 from handler.decoding import ARROW, JSON, NDJSON, Format
 from handler.errors import RequestError
@@ -20,6 +21,8 @@ _LINES = re.compile(
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ARROW_START = b"\xff\xff\xff\xff"  # opens each message since Arrow 0.15
 _JSON_STARTS = b'[{" \t\r\n'
+
+_KEPT_TYPES = 64  # clients send the same ones again and again
 
 # First bytes of what people have at hand -> what it is, and what to do.
 _OTHER_FORMATS = (
@@ -47,25 +50,32 @@ def recognise(content_type: str, body: bytes) -> tuple[Format, bytes]:
     `content_type` is a header's value, perhaps "". Raises `RequestError` 400 for a format that is
     not read, saying what to send instead.
     """
+    media_type, form = _declared(content_type)
+    if form is not ARROW and body[0] in _JSON_STARTS and body[1:2] != b"\x00":
+        return form, body
+    if body.startswith(_ARROW_START):
+        return ARROW, body
+    if form is ARROW:
+        _refuse_other_formats(body)
+        _refuse_json(body)
+        return form, body
+    body = body.removeprefix(_BYTE_ORDER_MARK)
+    _refuse_other_formats(body)
+    _refuse_other_text(media_type, body)
+    return form, body
+
+
+@lru_cache(_KEPT_TYPES)
+def _declared(content_type: str) -> tuple[str, Format]:
+    """Return the media type and how it says that the body is to be read."""
     media_type = content_type.partition(";")[0].strip().lower()
     if media_type == _ARROW_FILE_TYPE:
         raise RequestError(
             400, "unsupported_content_type", f"{media_type}: write a stream, and send {_ARROW_TYPE}"
         )
     if media_type == _ARROW_TYPE:
-        if not body.startswith(_ARROW_START):
-            _refuse_other_formats(body)
-            _refuse_json(body)
-        return ARROW, body
-    form = NDJSON if _LINES.fullmatch(media_type) else JSON
-    if body[0] in _JSON_STARTS and body[1:2] != b"\x00":
-        return form, body
-    if body.startswith(_ARROW_START):
-        return ARROW, body
-    body = body.removeprefix(_BYTE_ORDER_MARK)
-    _refuse_other_formats(body)
-    _refuse_other_text(media_type, body)
-    return form, body
+        return media_type, ARROW
+    return media_type, NDJSON if _LINES.fullmatch(media_type) else JSON
 
 
 def _refuse_json(body: bytes) -> None:

@@ -96,7 +96,7 @@ def _body(request: Request, max_bytes: int) -> bytes:
         raise RequestError(
             413, "body_too_large", f"{len(body)} bytes; the limit is {max_bytes}: send several"
         )
-    encoding = encoding_of(request.headers.get("content-encoding", ""), body)
+    encoding = encoding_of(request.headers.get("content-encoding"), body)
     return body if encoding is None else unpack(body, encoding, max_bytes)
 
 

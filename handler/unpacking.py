@@ -16,15 +16,16 @@ _CODECS = MappingProxyType(
     {"gzip": "gzip", "x-gzip": "gzip", "deflate": "gzip", "zstd": "zstd", "br": "brotli"}
 )
 # No body that is served begins so: these are unpacked without a header that says it.
-_GZIP_MAGIC, _ZSTD_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_MAGICS = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+_MAGIC_STARTS = frozenset(magic[0] for magic, _ in _MAGICS)
 
 
-def encoding_of(header: str, body: bytes) -> str | None:
+def encoding_of(header: str | None, body: bytes) -> str | None:
     """Return how a body is packed, None when it is not, by the header or its first bytes.
 
     Raises `RequestError` 400 for an encoding that cannot be taken.
     """
-    encoding = header.strip().lower()
+    encoding = header.strip().lower() if header else ""
     if encoding in _CODECS:
         return encoding
     if encoding not in {"", "identity"}:
@@ -34,9 +35,11 @@ def encoding_of(header: str, body: bytes) -> str | None:
             f"Content-Encoding {encoding[:100]!a}: send gzip, zstd, br or deflate, or the body as "
             "it is, without the header",
         )
-    if body.startswith(_GZIP_MAGIC):
-        return "gzip"
-    return "zstd" if body.startswith(_ZSTD_MAGIC) else None
+    if body[0] in _MAGIC_STARTS:
+        for magic, name in _MAGICS:
+            if body.startswith(magic):
+                return name
+    return None
 
 
 def unpack(body: bytes, encoding: str, max_bytes: int) -> bytes:
