@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from handler.decoding_faulty import no_float32, no_number
+from handler.decoding_faulty import no_float32, no_number, wrong_length
 from handler.events import EventColumns, EventError, EventShape, as_float32
 
 Mask = NDArray[np.bool_]
@@ -72,7 +72,7 @@ def columns_of_batch(batch: pa.RecordBatch, first: int, shape: EventShape) -> Ev
     faults = _Faults(batch.num_rows, first)
     user_ids = _user_ids(batch.column("user_id"), faults, shape)
     timestamps = _timestamps(batch.column("timestamp"), faults)
-    features = _features(batch.column("features"), faults, shape.features)
+    features = _features(batch.column("features"), faults, shape)
     if not faults.errors:
         positions = np.arange(first, first + batch.num_rows, dtype=np.int64)
     else:
@@ -201,8 +201,9 @@ def _timestamps(column: pa.Array, faults: _Faults) -> NDArray[np.float64]:
     return seconds
 
 
-def _features(column: pa.Array, faults: _Faults, count: int) -> NDArray[np.float32]:
-    """Return float32 [rows, count], zeros where a row is missing or of another length."""
+def _features(column: pa.Array, faults: _Faults, shape: EventShape) -> NDArray[np.float32]:
+    """Return float32 [rows, features], zeros where a row is missing or of another length."""
+    count = shape.features
     lengths, starts = _lengths_and_starts(column)
     valid = _valid(column)
     fitting = valid & (lengths == count)
@@ -211,7 +212,7 @@ def _features(column: pa.Array, faults: _Faults, count: int) -> NDArray[np.float
         lengths != count,
         "features",
         "wrong_length",
-        lambda row: f"expected {count} numbers, got {lengths[row]}",
+        lambda row: wrong_length(int(lengths[row]), shape),
     )
     numbers = _numbers(column.values)
     features = np.zeros((len(column), count), np.float32)
@@ -227,21 +228,21 @@ def _features(column: pa.Array, faults: _Faults, count: int) -> NDArray[np.float
             np.any(null, axis=1),
             "features",
             "wrong_type",
-            lambda row: no_number(int(null[row].argmax()), "null"),
+            lambda row: no_number(shape.place(int(null[row].argmax())), "null"),
         )
     finite: Mask = np.isfinite(features)
     faults.note(
         np.any(~finite, axis=1),
         "features",
         "out_of_range",
-        lambda row: _no_float32(features[row], finite[row]),
+        lambda row: _no_float32(features[row], shape),
     )
     return features
 
 
-def _no_float32(features: NDArray[np.float32], finite: Mask) -> str:
-    index = int(finite.argmin())
-    return no_float32(index, features[index])
+def _no_float32(row: NDArray[np.float32], shape: EventShape) -> str:
+    position = int(np.isfinite(row).argmin())
+    return no_float32(shape.place(position), row[position])
 
 
 def _lengths_and_starts(column: pa.Array) -> tuple[Integers, Integers]:

@@ -67,7 +67,7 @@ class Collector:
             )
         user_id = _user_id(_required(event, "user_id"), self._shape.max_user_id_bytes)
         timestamp = _timestamp(_required(event, "timestamp"))
-        features = _features(_required(event, "features"), self._shape.features)
+        features = _features(_required(event, "features"), self._shape)
         self._positions.append(self._total)
         self._user_ids.append(user_id)
         self._timestamps.append(timestamp)
@@ -127,37 +127,42 @@ def _timestamp(value: object) -> float:
     raise MalformedEventError("timestamp", "wrong_type", detail)
 
 
-def _features(row: object, count: int) -> NDArray[np.float32]:
+def _features(row: object, shape: EventShape) -> NDArray[np.float32]:
     if not isinstance(row, list):
         raise MalformedEventError(
-            "features", "wrong_type", f"expected an array of {count} numbers, got {_kind(row)}"
+            "features", "wrong_type", f"expected an array of {shape.expected()}, got {_kind(row)}"
         )
-    if len(row) != count:
-        raise MalformedEventError(
-            "features", "wrong_length", f"expected {count} numbers, got {len(row)}"
-        )
-    for index, number in enumerate(row):
+    if len(row) != shape.features:
+        raise MalformedEventError("features", "wrong_length", wrong_length(len(row), shape))
+    for position, number in enumerate(row):
         if not _is_number(number):
-            raise MalformedEventError("features", "wrong_type", no_number(index, _kind(number)))
+            place = shape.place(position)
+            raise MalformedEventError("features", "wrong_type", no_number(place, _kind(number)))
     wide = np.array([_float(number) for number in row], np.float64)
     values = as_float32(wide)
     finite = np.isfinite(values)
     if not finite.all():
-        index = int(np.argmin(finite))
-        raise MalformedEventError("features", "out_of_range", no_float32(index, wide[index]))
+        position = int(np.argmin(finite))
+        detail = no_float32(shape.place(position), wide[position])
+        raise MalformedEventError("features", "out_of_range", detail)
     return values
 
 
-def no_number(index: int, kind: str) -> str:
+def wrong_length(length: int, shape: EventShape) -> str:
+    """Say how many features are wanted."""
+    return f"expected {shape.expected()}, got {length}"
+
+
+def no_number(place: str, kind: str) -> str:
     """Say which feature is no number, and what it is instead."""
     why = " (pandas writes NaN so)" if kind == "null" else ""
-    return f"features[{index}] is {kind}{why}: send a number"
+    return f"{place} is {kind}{why}: send a number"
 
 
-def no_float32(index: int, number: float) -> str:
+def no_float32(place: str, number: float) -> str:
     """Say which feature does not fit float32, and why."""
     what = "NaN" if math.isnan(number) else "infinite, or does not fit float32"
-    return f"features[{index}] is {what}: send a finite number"
+    return f"{place} is {what}: send a finite number"
 
 
 def _is_number(value: object) -> bool:

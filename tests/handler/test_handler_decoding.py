@@ -176,6 +176,17 @@ def test_a_wrong_type_is_named_with_what_to_send(bad: Any, said: str) -> None:
     assert said in error.detail
 
 
+def test_features_are_called_by_their_names_where_they_have_some() -> None:
+    shape = EventShape(3, 50, 16, ("age", "amount", "hour"))
+    odd = [[1, None, 3], [1, 2, 1e300], [1], "x"]
+    body = json.dumps([event(features=row) for row in odd]).encode()
+    details = [error.detail for error in decode_body(body, JSON, shape).errors]
+    assert "features[1] (amount) is null" in details[0]
+    assert "features[2] (hour) is infinite" in details[1]
+    assert "3 numbers (age, amount, hour), got 1" in details[2]
+    assert "an array of 3 numbers (age, amount, hour), got text" in details[3]
+
+
 @pytest.mark.parametrize("field", ["instances", "inputs", "dataframe_split", "batches"])
 def test_a_body_for_another_server_is_recognised_and_shown_ours(field: str) -> None:
     with pytest.raises(RequestError) as caught:
