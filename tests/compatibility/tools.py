@@ -1,0 +1,37 @@
+"""The commands of curl that people send events with, and what is answered."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class CurlCommand:
+    """Arguments before the address, as typed in a folder that holds the files."""
+
+    arguments: str
+    status: int
+    why: str = ""
+
+
+_JSON = "-H 'Content-Type: application/json'"
+_LOST = "curl calls it a form, and TorchServe loses a form's body: name the content type"
+
+# events.json holds an object with `events`, events.ndjson one event a line, events.json.gz the
+# first, packed.
+CURL = [
+    CurlCommand(f"{_JSON} -d @events.json", 200),
+    CurlCommand(f"{_JSON} --data-binary @events.json", 200),
+    CurlCommand("-H 'Content-Type: application/x-ndjson' --data-binary @events.ndjson", 200),
+    CurlCommand("-H 'Content-Type: application/octet-stream' --data-binary @events.json", 200),
+    CurlCommand("-H 'Content-Type:' --data-binary @events.json", 200),
+    CurlCommand("-d @events.json", 400, _LOST),
+    CurlCommand("--data-binary @events.ndjson", 400, _LOST),
+    CurlCommand("-T events.json", 200, "a PUT without a content type: its first bytes tell"),
+    CurlCommand("-T - < events.json", 200, "in chunks"),
+    CurlCommand("-X POST -T events.json", 200),
+    CurlCommand(f"--compressed {_JSON} -d @events.json", 200),
+    CurlCommand(f"{_JSON} -H Expect: -d @events.json", 200),
+    CurlCommand(f"{_JSON} -H 'Expect: 100-continue' -d @events.json", 200),
+    CurlCommand(f"{_JSON} -H 'Transfer-Encoding: chunked' -d @events.json", 200),
+    CurlCommand(f"--http1.0 {_JSON} -d @events.json", 200),
+    CurlCommand(f"--http2 {_JSON} -d @events.json", 200, "answered by HTTP/1.1"),
+]
