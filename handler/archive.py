@@ -106,7 +106,7 @@ def _run_archiver(scratch: Path, staged: Path, version: str) -> Path:
         shutil.move(staged / name, scratch / name)
     subprocess.run(  # noqa: S603 - our environment's own tool, arguments not from users
         [
-            str(Path(sys.executable).with_name("torch-model-archiver")),
+            sys.executable, "-m", "model_archiver.model_packaging",
             "--model-name", MODEL_NAME,
             "--version", version,
             "--handler", str(scratch / ENTRY),

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import FrameType
 
 from handler.default_model import default_store
@@ -17,6 +16,7 @@ from handler.errors import ModelError
 from handler.settings import SettingsError, load_settings
 from stack.addresses import Addresses, StackError
 from stack.credentials import generator_variables
+from stack.scratch import scratch_folder
 from stack.supervision import ROOT, SERVER_CONFIG, Stack
 from stack.terminal import own_foreground
 
@@ -55,7 +55,7 @@ def main() -> None:
             var = options.var or (
                 _default_var(options.port_offset)
                 if options.command == "run"
-                else Path(exits.enter_context(TemporaryDirectory(prefix="medianserve-demo-")))
+                else exits.enter_context(scratch_folder("demo"))[0]
             )
             sys.exit(_run(Stack(addresses, var), work))
     except (StackError, SettingsError, ModelError) as error:
@@ -78,6 +78,8 @@ def _run(stack: Stack, work: Callable[[Stack], int]) -> int:
             exits.enter_context(stack)
             exits.callback(_announce_stop)
         print(f"the model is {stack.model}", flush=True)
+        for process in stack.taken_over:
+            print(f"an earlier start was killed and had left {process} running: ended", flush=True)
         stack.wait_until_ready()
         return work(stack)
 

