@@ -24,7 +24,8 @@ from handler.archive import MODEL_NAME
 from handler.default_model import default_store, default_weights
 from handler.packing import DEFAULT_CONFIG
 from stack.addresses import Addresses, StackError
-from stack.supervision import ROOT, SERVER_CONFIG
+from stack.files import ROOT, SERVER_CONFIG
+from stack.ports import check_free
 from stack.workers import ready_workers, scale
 
 ECHO_HANDLER = Path(__file__).with_name("peers") / "echo_handler.py"
@@ -147,7 +148,7 @@ def free_addresses() -> tuple[int, Addresses]:
         offset = random.randrange(1_000, 24_000)  # noqa: S311 - no secret
         addresses = Addresses.load(SERVER_CONFIG, {}, offset)
         with contextlib.suppress(StackError):
-            addresses.check_free()
+            check_free(addresses)
             return offset, addresses
 
 

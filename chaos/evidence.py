@@ -13,7 +13,7 @@ import numpy as np
 
 from chaos.book import Book
 from chaos.oracle import Held, UserAnswer
-from stack.supervision import ROOT
+from stack.files import ROOT
 
 _POLL_SECONDS = 0.2
 _QUESTIONS_AT_ONCE = 8

@@ -19,7 +19,8 @@ from benchmarks.contenders import clean_environment
 from benchmarks.usage import role_of
 from handler.archive import MODEL_NAME
 from stack.addresses import Addresses, StackError
-from stack.supervision import ROOT, SERVER_CONFIG
+from stack.files import ROOT, SERVER_CONFIG
+from stack.ports import check_free
 
 WORKER, JVM, STATE = "workers", "JVM", "state service"  # roles, as benchmarks.usage names them
 _STOP_SECONDS = 60.0
@@ -205,7 +206,7 @@ def free_ports() -> Ports:
         offset = random.choice(_OFFSETS)  # noqa: S311 - no secret
         addresses = Addresses.load(SERVER_CONFIG, {}, offset)
         try:
-            addresses.check_free()
+            check_free(addresses)
         except StackError as error:
             if time.monotonic() > deadline:
                 raise TargetError(str(error)) from error

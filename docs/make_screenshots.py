@@ -16,7 +16,8 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from handler.default_model import default_store
 from stack.addresses import Addresses
-from stack.supervision import ROOT, SERVER_CONFIG, Stack
+from stack.files import ROOT, SERVER_CONFIG
+from stack.supervision import Stack
 
 _FOLDER = Path(__file__).parent
 _PORT_OFFSET = 730

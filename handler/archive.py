@@ -38,6 +38,8 @@ from handler.packing import (
 from handler.settings import SettingsError, load_settings
 
 MODEL_NAME = "scorer"
+# Not by its script, which names the folder of this environment: that may hold a quote.
+_ARCHIVER = "from model_archiver.model_packaging import generate_model_archive as run; run()"
 
 
 def build_archive(
@@ -106,7 +108,7 @@ def _run_archiver(scratch: Path, staged: Path, version: str) -> Path:
         shutil.move(staged / name, scratch / name)
     subprocess.run(  # noqa: S603 - our environment's own tool, arguments not from users
         [
-            sys.executable, "-m", "model_archiver.model_packaging",
+            sys.executable, "-c", _ARCHIVER,
             "--model-name", MODEL_NAME,
             "--version", version,
             "--handler", str(scratch / ENTRY),

@@ -16,8 +16,9 @@ from handler.errors import ModelError
 from handler.settings import SettingsError, load_settings
 from stack.addresses import Addresses, StackError
 from stack.credentials import generator_variables
+from stack.files import ROOT, SERVER_CONFIG, default_var
 from stack.scratch import scratch_folder
-from stack.supervision import ROOT, SERVER_CONFIG, Stack
+from stack.supervision import Stack
 from stack.terminal import own_foreground
 
 _POLL_SECONDS = 0.5
@@ -53,7 +54,7 @@ def main() -> None:
             if options.command == "demo":  # its events are for the default model
                 os.environ.setdefault("TS_MODEL_STORE", str(default_store()))
             var = options.var or (
-                _default_var(options.port_offset)
+                default_var(options.port_offset)
                 if options.command == "run"
                 else exits.enter_context(scratch_folder("demo"))[0]
             )
@@ -62,12 +63,6 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except _StopRequestedError:
         sys.exit(130 if options.command == "demo" else 0)  # an interrupted demo shows nothing
-
-
-def _default_var(port_offset: int) -> Path:
-    """Return the folder of this stack's own: two stacks must not share one."""
-    default = ROOT / "var"
-    return default / f"offset-{port_offset}" if port_offset else default
 
 
 def _run(stack: Stack, work: Callable[[Stack], int]) -> int:

@@ -4,17 +4,19 @@
 together, so that a second stack can run beside the first.
 """
 
-import contextlib
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+<<<<<<< HEAD
 import psutil
 
 from stack.torchserve import read_property
 from state_service.environment import given
+=======
+from stack.files import read_property
+>>>>>>> 0c726d7 (Start in any folder; end with a killed launcher; workers and probe take a port offset)
 
 _LAST_PORT = 65_535
 STATE_HOST, STATE_PORT = "127.0.0.1", 8090
@@ -111,33 +113,3 @@ class Addresses:
             "STATE_TORCHSERVE_URL": self.inference.url,
             "STATE_MANAGEMENT_URL": self.management.url,
         }
-
-    def check_free(self) -> None:
-        """Raise `StackError` naming the first port that something else listens on."""
-        for name in self.__slots__:
-            listener: Listener = getattr(self, name)
-            family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
-            with socket.socket(family) as probe:
-                # As servers do: a port that only waits for old connections to die is free.
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((listener.host, listener.port))
-                except OSError as error:
-                    raise StackError(
-                        f"port {listener.port} ({listener.purpose}) cannot be used: "
-                        f"{error.strerror}{_listening_on(listener.port)}; stop what listens "
-                        "there, or move all ports: make run PORT_OFFSET=100"
-                    ) from error
-
-
-def _listening_on(port: int) -> str:
-    """Name the process that listens on a port, as far as we may see it."""
-    with contextlib.suppress(psutil.Error):
-        for connection in psutil.net_connections("tcp"):
-            if (
-                connection.status == psutil.CONN_LISTEN
-                and connection.laddr[1:2] == (port,)
-                and connection.pid
-            ):
-                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    return ""

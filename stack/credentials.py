@@ -11,12 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from stack.files import default_var
+
 KEY_FILE = "key_file.json"
 
 
-def default_key_file() -> Path:
-    """Return where TorchServe writes its keys, as far as the environment or habit say."""
-    return Path(os.environ.get("STACK_KEY_FILE", f"var/{KEY_FILE}"))
+def default_key_file(port_offset: int = 0) -> Path:
+    """Return where the TorchServe of a stack writes its keys."""
+    return Path(os.environ.get("STACK_KEY_FILE") or default_var(port_offset) / KEY_FILE)
 
 
 def key_header(key_file: Path, use: Literal["inference", "management"]) -> dict[str, str]:

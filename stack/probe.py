@@ -4,12 +4,15 @@ A dry run, so nothing is recorded. TorchServe's own `/ping` is healthy before an
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 import urllib3
 
+from stack.addresses import Addresses, StackError
 from stack.credentials import default_key_file, key_header
+from stack.files import SERVER_CONFIG
 
 _EVENTS = b"[]"  # answered by the worker itself, whatever features its model takes
 _HEADERS = {"Content-Type": "application/json", "X-Dry-Run": "1"}
@@ -35,10 +38,18 @@ def main() -> None:
         prog="python -m stack.probe",
         description="Exit with status 0 when a worker of TorchServe answers predictions.",
     )
-    parser.add_argument("--url", default="http://127.0.0.1:8080", help="the inference address")
-    parser.add_argument("--key-file", type=Path, default=default_key_file())
+    parser.add_argument(
+        "--port-offset", type=int, default=0, help="that of the stack which is meant (0)"
+    )
+    parser.add_argument("--url", help="the inference address (as it was started)")
+    parser.add_argument("--key-file", type=Path, help="TorchServe's keys (in that stack's folder)")
     options = parser.parse_args()
-    sys.exit(0 if worker_answers(options.url, options.key_file) else 1)
+    try:
+        addresses = Addresses.load(SERVER_CONFIG, os.environ, options.port_offset)
+    except StackError as error:
+        sys.exit(f"error: {error}")
+    key_file = options.key_file or default_key_file(options.port_offset)
+    sys.exit(0 if worker_answers(options.url or addresses.inference.url, key_file) else 1)
 
 
 if __name__ == "__main__":

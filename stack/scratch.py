@@ -46,6 +46,7 @@ def remove_abandoned(root: Path) -> None:
 
 
 def _temporary_root() -> Path:
-    """Return the system's temporary folder, or /tmp where sockets would get too long a name."""
+    """Return the system's temporary folder; or /tmp, where sockets and supervisor need that."""
     root = Path(tempfile.gettempdir())
-    return root if len(os.fsencode(root)) <= _LONGEST else Path("/tmp")  # noqa: S108 - see mkdtemp
+    usable = len(os.fsencode(root)) <= _LONGEST and "%" not in str(root)
+    return root if usable else Path("/tmp")  # noqa: S108 - see mkdtemp

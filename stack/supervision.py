@@ -23,15 +23,13 @@ from handler.identity import ModelIdentity
 from handler.packing import identity_of
 from stack.addresses import Addresses, StackError
 from stack.credentials import KEY_FILE
+from stack.files import IN_CLONE, ROOT, SERVER_CONFIG, SUPERVISOR_CONFIG, read_property
 from stack.leftovers import VARIABLE, end_leftovers
 from stack.log_lines import readable
+from stack.ports import check_free
 from stack.probe import worker_answers
 from stack.scratch import scratch_folder
-from stack.torchserve import read_property
 
-CONFIG = Path(__file__).with_name("supervisord.conf")
-ROOT = CONFIG.parents[1]
-SERVER_CONFIG = ROOT / "config.properties"
 PROCESSES = ("state-service", "torchserve")
 # What TorchServe logs when a worker has twice failed to load the model; it goes on trying.
 _WORKER_FAILED = "Auto recovery failed again"
@@ -74,7 +72,7 @@ class Stack:
                 "ports: make run PORT_OFFSET=100"
             ) from error
         self.taken_over = end_leftovers(self._var)
-        self.addresses.check_free()
+        check_free(self.addresses)
         store = self._own_store(_archive())
         self._log_starts = {
             name: path.stat().st_size
@@ -83,12 +81,13 @@ class Stack:
         }
         # Not in var: this is where the sockets are, and their paths must be short.
         scratch, owned = exits.enter_context(scratch_folder("run"))
-        self._socket = f"{scratch}/supervisor.sock"
+        self._socket = scratch / "supervisor.sock"
+        (scratch / "log").symlink_to(self.log_folder)
         own_words = exits.enter_context(self._log_path("supervisord").open("ab"))
         exits.callback(self._stop_orphans)
         torchserve = ["stack.torchserve", "--temporary", str(scratch), "--keys", str(self._var)]
         self._supervisord = subprocess.Popen(  # noqa: S603 - our own interpreter
-            [*_TIED, "supervisor.supervisord", "--configuration", str(CONFIG)],
+            [*_TIED, "supervisor.supervisord", "--configuration", str(SUPERVISOR_CONFIG)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=own_words,
@@ -103,7 +102,7 @@ class Stack:
                 **os.environ,
                 **self.addresses.environment(),
                 "TS_MODEL_STORE": str(store),
-                "STACK_SOCKET": self._socket,
+                "STACK_SCRATCH": str(scratch),
                 VARIABLE: str(self._var),
                 "STACK_STATE_SERVICE": shlex.join([*_TIED, "state_service"]),
                 "STACK_TORCHSERVE": shlex.join([*_TIED, *torchserve]),
@@ -229,5 +228,6 @@ def _archive() -> Path:
     store = os.environ.get("TS_MODEL_STORE") or read_property(SERVER_CONFIG, "model_store")
     archive = ROOT / (store or "") / "scorer.mar"
     if not zipfile.is_zipfile(archive):
-        raise StackError(f"{archive} is missing or damaged: delete it and run make model")
+        build = "make model" if IN_CLONE else "python -m handler.create_model and handler.archive"
+        raise StackError(f"{archive} is missing or damaged: delete it and run {build}")
     return archive

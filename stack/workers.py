@@ -6,6 +6,7 @@ machine itself, or inside the container by `docker compose exec torchserve pytho
 
 import argparse
 import json
+import os
 import sys
 import time
 from http import HTTPStatus
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import urllib3
 
+from stack.addresses import Addresses, StackError
 from stack.credentials import default_key_file, key_header
+from stack.files import SERVER_CONFIG
 
 _ANSWER_SECONDS = 10.0
 _READY_SECONDS = 180.0  # above startupTimeout: a new worker imports torch first
@@ -66,19 +69,25 @@ def main() -> None:
         epilog="A restart goes back to default_workers_per_model of config.properties.",
     )
     parser.add_argument("workers", type=int, nargs="?", help="how many to run from now on")
-    parser.add_argument("--management-url", default="http://127.0.0.1:8081")
     parser.add_argument(
-        "--key-file", type=Path, default=default_key_file(),
-        help="TorchServe's keys, when its token authorization is on (%(default)s)",
+        "--port-offset", type=int, default=0, help="that of the stack which is meant (0)"
+    )
+    parser.add_argument("--management-url", help="where it listens instead (as it was started)")
+    parser.add_argument(
+        "--key-file", type=Path,
+        help="TorchServe's keys, when its token authorization is on (in that stack's folder)",
     )  # fmt: skip
     options = parser.parse_args()
     if options.workers is not None and options.workers < 1:
         parser.error("at least one worker must run")
     try:
+        addresses = Addresses.load(SERVER_CONFIG, os.environ, options.port_offset)
+        url = options.management_url or addresses.management.url
+        key_file = options.key_file or default_key_file(options.port_offset)
         if options.workers is not None:
-            scale(options.management_url, options.workers, options.key_file)
-        print(f"{ready_workers(options.management_url, options.key_file)} workers ready")
-    except ManagementError as error:
+            scale(url, options.workers, key_file)
+        print(f"{ready_workers(url, key_file)} workers ready")
+    except (ManagementError, StackError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,20 @@ def free_offset() -> int:
 class RunningStack:
     """One `python -m stack run` and ways to talk to it."""
 
-    def __init__(self, var: Path, environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        var: Path,
+        environment: dict[str, str] | None = None,
+        folder: Path = ROOT,
+        python: Sequence[str] = (sys.executable,),
+    ) -> None:
         self.offset = free_offset()
         self.var = var
         self.http = urllib3.PoolManager(timeout=urllib3.Timeout(total=30), retries=False)
         command = ["run", "--port-offset", str(self.offset), "--var", str(var)]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stack", *command],
-            cwd=ROOT,
+            [*python, "-m", "stack", *command],
+            cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

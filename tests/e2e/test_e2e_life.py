@@ -194,6 +194,29 @@ def test_a_killed_supervisor_takes_its_processes_with_it(start_stack: "Start") -
     assert again.stop() == 0
 
 
+@pytest.mark.parametrize("killed", [["launcher"], ["launcher", "supervisor.supervisord"]])
+def test_a_killed_launcher_takes_its_processes_with_it_and_the_next_start_its_folder(
+    start_stack: "Start", killed: list[str]
+) -> None:
+    stack = start_stack()
+    stack.wait_for_line(READY)
+    stack.post(events("kept"))
+    family = psutil.Process(stack.process.pid).children(recursive=True)
+    (jvm,) = [process for process in family if JVM in process.cmdline()]
+    scratch = Path(jvm.environ()["TMPDIR"])
+    pids = [stack.process.pid if name == "launcher" else stack.pid_of(name) for name in killed]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    stack.process.wait()
+    assert psutil.wait_procs(family, timeout=60)[1] == [], "a process was left behind"
+
+    again = start_stack()
+    again.wait_for_line(READY)
+    assert again.get("/users/kept/median")["count"] == 7
+    assert not scratch.exists()
+    assert again.stop() == 0
+
+
 def test_a_folder_in_use_by_another_stack_is_one_clear_sentence(
     start_stack: "Start", tmp_path: Path
 ) -> None:

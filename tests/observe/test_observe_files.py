@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from stack.addresses import STATE_PORT
-from stack.torchserve import read_property
+from stack.files import read_property
 from tests.observe.observe_support import (
     GRAFANA,
     OPERATE,

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from stack.addresses import Addresses, Listener, StackError
-from stack.torchserve import java_command, read_property
+from stack.files import read_property
+from stack.ports import check_free
+from stack.torchserve import java_command
 
 CONFIG = Path(__file__).parents[2] / "config.properties"
 
@@ -73,7 +75,7 @@ def test_a_port_in_use_is_found_before_anything_starts() -> None:
         port = taken.getsockname()[1]
         addresses = Addresses.load(CONFIG, {"STATE_PORT": str(port)}, 0)
         with pytest.raises(StackError, match=r"port \d+ \(.*\) cannot be used"):
-            addresses.check_free()
+            check_free(addresses)
 
 
 def test_the_last_line_of_a_property_wins_as_in_java(tmp_path: Path) -> None:
