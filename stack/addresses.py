@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-<<<<<<< HEAD
-import psutil
-
-from stack.torchserve import read_property
-from state_service.environment import given
-=======
+from handler.environment import given
 from stack.files import read_property
->>>>>>> 0c726d7 (Start in any folder; end with a killed launcher; workers and probe take a port offset)
 
 _LAST_PORT = 65_535
 STATE_HOST, STATE_PORT = "127.0.0.1", 8090

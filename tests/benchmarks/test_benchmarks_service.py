@@ -34,13 +34,8 @@ from benchmarks.peers.serving import load_network
 from benchmarks.plan import run
 from benchmarks.tables import HEADINGS, markdown, row
 from benchmarks.usage import Usage, per_million, role_of
-<<<<<<< HEAD
 from handler.default_model import default_weights
 from handler.packing import DEFAULT_CONFIG
-=======
-from handler.archive import DEFAULT_CONFIG, DEFAULT_WEIGHTS
-from stack.files import ROOT
->>>>>>> 0c726d7 (Start in any folder; end with a killed launcher; workers and probe take a port offset)
 
 BY_NAME = {contender.name: contender for contender in CONTENDERS}
 
