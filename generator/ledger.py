@@ -72,11 +72,12 @@ class Ledger:
         while len(self._blocks) > 1 and self._blocks[0].newest < now - self.keep_seconds:
             self._blocks.popleft()
 
-    def since(self, oldest: float) -> tuple[UserIndices, Floats]:
-        """Users and scores of the kept events with `oldest <= timestamp`."""
+    def between(self, oldest: float, newest: float) -> tuple[UserIndices, Floats]:
+        """Users and scores of the kept events with `oldest <= timestamp <= newest`."""
         users, scores = [], []
         for block in self._blocks:
-            live = block.timestamps[: block.size] >= oldest
+            timestamps = block.timestamps[: block.size]
+            live = (timestamps >= oldest) & (timestamps <= newest)
             users.append(block.users[: block.size][live])
             scores.append(block.scores[: block.size][live])
         return np.concatenate(users), np.concatenate(scores)

@@ -1,8 +1,8 @@
 """Recompute every user's median from what was acknowledged, and compare with the service.
 
-The oracle and the comparison are pure. The window is `at - window_seconds <= timestamp`, the median
-of `n` scores is the middle one or the mean of the two middle ones in float64, and both the median
-and the count must be equal exactly: close is wrong.
+The oracle and the comparison are pure. The window is `at - window_seconds <= timestamp <= at`, the
+median of `n` scores is the middle one or the mean of the two middle ones in float64, and both the
+median and the count must be equal exactly: close is wrong.
 """
 
 import asyncio
@@ -182,7 +182,7 @@ async def verify(
         raise UnverifiableError(
             f"the service's window grew to {window_seconds:g} s during the run; run again"
         )
-    oracle = exact_medians(*ledger.since(at - window_seconds), workload.options.users)
+    oracle = exact_medians(*ledger.between(at - window_seconds, at), workload.options.users)
     mismatches = [
         mismatch
         for page, items in zip(pages, answers, strict=True)

@@ -9,7 +9,7 @@ import msgspec
 
 from state_service.errors import InvalidRequestError
 from state_service.settings import Settings
-from state_service.wire import check_window
+from state_service.wire import check_moment, check_window
 
 _decode_number = msgspec.json.Decoder(float).decode
 
@@ -34,7 +34,9 @@ def read_window_question(
         raise InvalidRequestError("each parameter may be given once")
     window = _number(query, "window")
     check_window(window, settings)
-    return WindowQuestion(window, _number(query, "at"), _quantiles(query.get("q"), settings))
+    at = _number(query, "at")
+    check_moment("at", at)
+    return WindowQuestion(window, at, _quantiles(query.get("q"), settings))
 
 
 def refuse_unknown(query: Mapping[str, str], known: Sequence[str]) -> None:

@@ -73,9 +73,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     history_seconds: Annotated[
         float,
         Meta(
-            ge=0, le=_WEEK, description="how much longer than the window scores are kept, for 'at'"
+            ge=0,
+            le=_WEEK,
+            description="how much longer than the window scores are kept, for 'at', 'since' and "
+            "the page's past; each second costs the memory of a second's events",
         ),
-    ] = 10.0
+    ] = 300.0
     clock: Annotated[
         Literal["wall", "event"],
         Meta(description="windows end at the server's time, or at the newest timestamp (replays)"),

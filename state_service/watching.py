@@ -2,11 +2,9 @@
 
 import contextlib
 import math
-from dataclasses import replace
 
 from state_service.answering import answered
 from state_service.errors import HistoryError
-from state_service.questions import Interval
 from state_service.service import StateService
 from state_service.user_view import QUANTILES, TrailPoint, UserView, ViewQuestion
 from state_service.viewers import Watched
@@ -46,11 +44,7 @@ async def user_view(
 async def _trail(
     service: StateService, watched: Watched, end: float, size: int
 ) -> list[TrailPoint]:
-    """Return the window at moments before `end`, each without what is dated later.
-
-    A window reaches beyond its moment for producers whose clocks are ahead; of the past that would
-    show scores before there were any.
-    """
+    """Return the window at moments before `end`, as far back as scores are kept."""
     settings = service.settings
     shorter = settings.window_seconds - (watched.window or settings.window_seconds)
     seconds = min(shorter + settings.history_seconds, settings.window_seconds)
@@ -62,6 +56,5 @@ async def _trail(
             question = service.windows.question(
                 watched.user_id, service.clock(), watched.window, at, QUANTILES
             )
-            question = replace(question, interval=Interval(question.interval.low, at))
             trail.append(TrailPoint.of(at, await answered(question)))
     return trail

@@ -2,8 +2,10 @@
 
 The rules
 ---------
-1. A score is in the window at time t when `t - window_seconds <= timestamp <= t +
-   max_future_seconds`. Time is an argument: no clock is read here.
+1. A score is in the window now when `now - window_seconds <= timestamp <= now +
+   max_future_seconds`. It was in the window of a moment when `at - window_seconds <= timestamp <=
+   at`, so nothing that comes with a newer timestamp changes an answer about a moment. Time is an
+   argument: no clock is read here.
 2. `clock="wall"`: t is the caller's now. `clock="event"`: t is the newest timestamp accepted so
    far, so a replay of old data sees the windows it saw then.
 3. What arrives older than the window is late, what lies beyond the future bound (by the caller's
@@ -41,6 +43,7 @@ How a user is forgotten: the id is detached from its slot at once, so that no qu
 nothing more comes under it. What lies under the slot in segments is then removed as work.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -72,7 +75,7 @@ class WindowRules:
 
     window_seconds: float = 300.0
     max_future_seconds: float = 60.0
-    history_seconds: float = 10.0
+    history_seconds: float = 300.0
     clock: Literal["wall", "event"] = "wall"
     max_live_events: int = 50_000_000
     max_active_users: int = 5_000_000
@@ -367,10 +370,11 @@ class Windows:
         low, horizon = end - length, self._horizon(now)
         if low < horizon:
             raise HistoryError(
-                f"at - window is {low:.3f}, but scores are kept from {horizon:.3f} on: ask for a "
-                "later 'at' or a shorter 'window' (or raise history_seconds)"
+                f"at={end:.3f} with window={length:g} asks for scores from {low:.3f} on, but they "
+                f"are kept from {horizon:.3f} on: ask for at={math.ceil(horizon + length) + 1} or "
+                "later, or for a shorter window (or raise the setting history_seconds)"
             )
-        return Interval(low, end + self.rules.max_future_seconds)
+        return Interval(low, end + self.rules.max_future_seconds if at is None else end)
 
     def _question(
         self, user_id: str, interval: Interval, quantiles: Sequence[float], *, mean: bool

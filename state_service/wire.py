@@ -31,6 +31,9 @@ _Stages = dict[
 _Seconds = Annotated[float, Meta(ge=0, le=2**40)]
 
 
+MOST_EPOCH_SECONDS = 1e11  # in the year 5138; in milliseconds that was in 1973
+_FINER_UNITS = (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9))
+
 _Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # what every reader of JSON can hold
 
 
@@ -239,6 +242,7 @@ def decode_medians(body: bytes, settings: Settings) -> MediansQuestion:
         )
     _check_user_ids(question.user_ids, "user_ids", settings.max_user_id_bytes)
     check_window(question.window, settings)
+    check_moment("at", question.at)
     return question
 
 
@@ -248,6 +252,22 @@ def check_window(window: float | None, settings: Settings) -> None:
         raise InvalidRequestError(
             f"window must be more than 0 and at most {settings.window_seconds:g} seconds"
         )
+
+
+def check_moment(name: str, moment: float | None) -> None:
+    """Refuse a time that is beyond every calendar, and say what it was meant to be."""
+    if moment is None or moment < MOST_EPOCH_SECONDS:
+        return
+    for unit, in_a_second in _FINER_UNITS:
+        if moment / in_a_second < MOST_EPOCH_SECONDS:
+            raise InvalidRequestError(
+                f"{name} is in epoch seconds; {moment:.0f} looks like {unit}: ask for "
+                f"{name}={moment / in_a_second:.3f}"
+            )
+    raise InvalidRequestError(
+        f"{name} is in epoch seconds, less than {MOST_EPOCH_SECONDS:.0f}: for this moment, leave "
+        f"{name} out"
+    )
 
 
 def check_user_id(user_id: str, settings: Settings) -> None:

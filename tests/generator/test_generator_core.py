@@ -108,7 +108,7 @@ def test_the_ledger_forgets_what_no_window_can_hold_and_nothing_else() -> None:
         ledger.acknowledge(users, np.full(size, now), np.full(size, float(second)))
         ledger.forget(now)
         assert ledger.kept_events <= 70 * size
-    _, scores = ledger.since(1399.0 - 60)
+    _, scores = ledger.between(1399.0 - 60, 1399.0)
     assert np.unique(scores).tolist() == list(range(339, 400))
     assert len(scores) == 61 * size
 

@@ -1,5 +1,6 @@
 """Questions about users: medians, statistics, and what is refused."""
 
+import re
 import time
 from pathlib import Path
 from urllib.parse import quote
@@ -64,8 +65,8 @@ async def test_a_shorter_window_and_another_moment(tmp_path: Path) -> None:
             ("window=2", 3),
             ("window=0.5", 1),
             ("window=100", 5),
-            (f"at={NOW - 2}", 4),  # the future bound reaches one second beyond
-            (f"window=1&at={NOW - 3}", 3),
+            (f"at={NOW - 2}", 3),  # of a moment, what is newer is not counted
+            (f"window=1&at={NOW - 3}", 2),
             (f"at={NOW + 98}", 3),
             (f"at={NOW + 1000}", 0),
         ]:
@@ -165,13 +166,32 @@ async def test_bad_quantiles_are_refused(tmp_path: Path, q: str) -> None:
 async def test_a_question_about_a_time_no_longer_kept_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
         await _five_scores(server)
-        await server.get(f"/users/alice/median?at={NOW - 10}")
+        await server.get(f"/users/alice/median?at={NOW - 300}")
         for kind in ("median", "stats"):
-            path = f"/users/alice/{kind}?at={NOW - 10.5}"
-            answer = await server.problem("GET", path, 400, "at_not_retained")
-            assert "history_seconds" in answer.body["detail"]
+            for at in (NOW - 300.5, 0, -1):
+                path = f"/users/alice/{kind}?at={at}"
+                answer = await server.problem("GET", path, 400, "at_not_retained")
+                assert "history_seconds" in answer.body["detail"]
+                again = re.search(r"ask for (at=\d+) or later", answer.body["detail"])
+                assert again, answer.text
+                await server.get(f"/users/alice/{kind}?{again[1]}")
         body = {"user_ids": ["alice"], "at": -1e308}
         await server.problem("POST", "/medians", 400, "at_not_retained", json=body)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e6, 1e9])
+async def test_a_moment_in_finer_units_is_told_what_to_ask_for(
+    tmp_path: Path, scale: float
+) -> None:
+    async with serving(tmp_path) as server:
+        await _five_scores(server)
+        path = f"/users/alice/median?at={NOW * scale:.0f}"
+        answer = await server.problem("GET", path, 400, "invalid_request")
+        again = re.search(r"ask for (at=[\d.]+)", answer.body["detail"])
+        assert again, answer.text
+        assert (await server.get(f"/users/alice/median?{again[1]}"))["count"] == 5
+        body = {"user_ids": ["alice"], "at": NOW * scale}
+        await server.problem("POST", "/medians", 400, "invalid_request", json=body)
 
 
 async def test_a_user_id_that_no_event_can_have_is_refused(tmp_path: Path) -> None:

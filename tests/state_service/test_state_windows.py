@@ -3,8 +3,10 @@
 import random
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
 
 from state_service.errors import CapacityError, HistoryError
 from state_service.windows import ACCEPTED, FUTURE, LATE, WindowRules, Windows
@@ -86,6 +88,41 @@ def test_a_question_about_the_past_is_exact_or_refused() -> None:
         windows.summary("u", NOW + 3.5, at=NOW)
     with pytest.raises(HistoryError):
         windows.medians(["u"], NOW + 3.5, at=NOW)
+
+
+def test_an_answer_about_a_moment_does_not_count_what_was_dated_later() -> None:
+    windows = _windows(window_seconds=30.0, max_future_seconds=60.0, history_seconds=300.0)
+    for second in range(90):
+        _ingest(windows, ("u", NOW + second, float(second)), now=NOW + second)
+        if second == 40:
+            live = windows.summary("u", NOW + 40)
+            assert (live.count, live.median, live.max) == (31, 25.0, 40.0)
+    later = windows.summary("u", NOW + 89, at=NOW + 40)
+    assert (later.count, later.median, later.max) == (31, 25.0, 40.0)
+    assert windows.medians(["u"], NOW + 89, at=NOW + 40).counts.tolist() == [31]
+
+
+_PAST = st.lists(st.tuples(st.sampled_from("ab"), st.integers(-20, 0), st.floats(-1, 1)))
+_NEWER = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 8), st.floats(-1, 1)))
+
+
+@given(past=_PAST, newer=_NEWER, at=st.integers(-8, 0), clock=st.sampled_from(["wall", "event"]))
+def test_an_answer_about_a_past_moment_never_changes_whatever_newer_comes(
+    past: list[tuple[str, int, float]],
+    newer: list[tuple[str, int, float]],
+    at: int,
+    clock: str,
+) -> None:
+    windows = _windows(clock=clock, history_seconds=60.0)
+    for user, offset, score in past:
+        _ingest(windows, (user, NOW + offset, score))
+    moment = NOW + at
+    then = [windows.summary(user, NOW, at=moment, quantiles=(0.1, 0.9)) for user in "ab"]
+    for user, offset, score in newer:
+        _ingest(windows, (user, moment + offset, score), now=NOW + offset)
+        windows.seal()
+        windows.expire(NOW + offset)
+    assert [windows.summary(u, NOW + 8, at=moment, quantiles=(0.1, 0.9)) for u in "ab"] == then
 
 
 def test_nobody_asked_for_is_nobody_answered_for() -> None:

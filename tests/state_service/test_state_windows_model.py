@@ -92,7 +92,9 @@ class _Machine(RuleBasedStateMachine):
         """Return the interval asked for, None when it reaches too far back."""
         end = self.reference() if at is None else at
         low = end - (WINDOW if length is None else length)
-        return None if low < self.reference() - WINDOW - HISTORY else (low, end + AHEAD)
+        if low < self.reference() - WINDOW - HISTORY:
+            return None
+        return low, end + AHEAD if at is None else end
 
     def held(self, user: str, low: float, high: float) -> list[tuple[float, float]]:
         return [(t, score) for name, t, score in self.accepted if name == user and low <= t <= high]
