@@ -81,6 +81,8 @@ class Management:
                 answer = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise ManagementError(f"{method} {path}: {error!r}") from error
+        if response.status == 405:
+            raise ManagementError(f"{method} {path} is closed: start with TS_ENABLE_MODEL_API=true")
         if response.status >= 400:
             raise ManagementError(f"{method} {path}: {response.status} {answer[:300]!r}")
         return json.loads(answer)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from handler.batches import BatchResult
 from handler.errors import RequestError
 from handler.events import EventColumns, EventError
+from handler.identity import ModelIdentity
 from handler.units import hint_of_future, hint_of_late
 
 # In the windows; on disk until the state service is back; nowhere, as no event was fit to be kept;
@@ -100,6 +101,11 @@ def prediction(  # noqa: PLR0913 - the parts of one answer
     elif body.late:
         body.hint = hint_of_late(columns.timestamps.min(initial=np.inf))
     return Answer(200, _encode(body))
+
+
+def which_model(model: ModelIdentity) -> Answer:
+    """Answer 200 with what tells this model from another."""
+    return Answer(200, _encode(model))
 
 
 def problem(

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from handler.batches import Batch, BatchResult
 from handler.breaker import CircuitBreaker
+from handler.identity import ModelIdentity
 from handler.logs import fields, shown_ids
 from handler.recording import RecordingError, encode_batches
 from handler.spool import Spool, SpoolError
@@ -34,8 +35,16 @@ class Recording(Protocol):
 class SpooledDelivery:
     """Asks the state service; what it cannot take is spooled."""
 
-    def __init__(self, client: Recording, spool: Spool, breaker: CircuitBreaker) -> None:
+    def __init__(
+        self,
+        client: Recording,
+        spool: Spool,
+        breaker: CircuitBreaker,
+        model: ModelIdentity | None = None,
+    ) -> None:
+        """Spool with the scores which `model` gave them, as the client tells it."""
         self._client = client
+        self._model = model
         self._spool = spool
         self._breaker = breaker
 
@@ -67,7 +76,8 @@ class SpooledDelivery:
     def _keep(self, batches: Sequence[Batch], failure: RecordingError) -> Sequence[None]:
         """Spool the batches. Raises `failure`, with the spool's reason, when that fails too."""
         try:
-            self._spool.put(encode_batches(batches), sum(len(item.scores) for item in batches))
+            body = encode_batches(batches, model=self._model)
+            self._spool.put(body, sum(len(item.scores) for item in batches))
         except SpoolError as error:
             raise RecordingError(f"{failure}; {error}", in_doubt=failure.in_doubt) from error
         return [None] * len(batches)

@@ -26,6 +26,10 @@ class ModelIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     weights_sha256: str
     feature_names: tuple[str, ...] = ()
 
+    def in_brief(self) -> "ModelIdentity":
+        """Return it without the features' names, which may be many, to travel with scores."""
+        return msgspec.structs.replace(self, feature_names=())
+
     def __str__(self) -> str:
         """Return it as a line for people."""
         noun = "feature" if self.features == 1 else "features"

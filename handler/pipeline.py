@@ -23,8 +23,9 @@ from handler.delivery import Recording
 from handler.errors import RequestError
 from handler.events import EventColumns, EventError
 from handler.garbage import collector_paused
+from handler.identity import ModelIdentity
 from handler.logs import fields, shown_ids
-from handler.reading import Request, read_requests
+from handler.reading import Request, asks_which_model, read_requests
 from handler.recording import RecordingError, group_by_events
 from handler.scoring import Scorer
 from handler.settings import HandlerSettings
@@ -64,11 +65,13 @@ class Pipeline:
         scorer: Scorer,
         delivery: Recording,
         clock: Callable[[], float] = time.time,
+        model: ModelIdentity | None = None,
     ) -> None:
         self._settings = settings
         self._scorer = scorer
         self._delivery = delivery
         self._clock = clock
+        self._model = model
         self._stages = Stages()
         self._failure: str | None = None  # why the last call to the state service failed
 
@@ -103,11 +106,17 @@ class Pipeline:
             log.exception("reading a request failed", extra=_ids(requests[0].headers))
             read = [RequestError(500, "internal_error", "the request could not be read")]
         return [
-            self._problem(item, request.headers)
+            self._refuse(item, request)
             if isinstance(item, RequestError)
             else _Work(request.headers, item.dry_run, item.key, item.columns, np.empty(0))
             for request, item in zip(requests, read, strict=True)
         ]
+
+    def _refuse(self, error: RequestError, request: Request) -> Answer:
+        """Answer what is wrong; a question without events is no error, but which model this is."""
+        if self._model is not None and asks_which_model(request):
+            return answering.which_model(self._model)
+        return self._problem(error, request.headers)
 
     def _score(self, works: list[_Work]) -> None:
         """Score all requests' events in one forward; when it fails, each request on its own.

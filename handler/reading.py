@@ -70,6 +70,7 @@ class _Opened(msgspec.Struct, frozen=True):
 
 def _open(request: Request, settings: HandlerSettings) -> _Opened | RequestError:
     try:
+        _check_wants_scores(request.headers)
         key = _idempotency_key(request, settings.max_idempotency_key_bytes)
         dry_run = _dry_run(request.headers)
         body = _body(request, settings.max_body_bytes)
@@ -83,6 +84,22 @@ def _read(opened: _Opened, decoded: EventColumns | RequestError) -> ReadRequest 
     if isinstance(decoded, RequestError):
         return decoded
     return ReadRequest(opened.dry_run, opened.key, decoded)
+
+
+def asks_which_model(request: Request) -> bool:
+    """Tell TorchServe's question behind `GET /models/scorer?customized=true`: it has no body."""
+    return not request.body and request.headers.get("describe", "").lower() in _TRUE
+
+
+def _check_wants_scores(headers: Mapping[str, str]) -> None:
+    """Refuse what TorchServe marks as a call for an explanation: it would count as an event."""
+    if headers.get("explain", "").lower() in _TRUE:
+        raise RequestError(
+            400,
+            "no_explanations",
+            "this model scores and explains nothing; nothing was recorded: "
+            "POST the events to /predictions/scorer, without the header 'explain'",
+        )
 
 
 def _body(request: Request, max_bytes: int) -> bytes:

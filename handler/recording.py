@@ -13,6 +13,7 @@ import msgspec
 
 from handler.batches import Batch, BatchResult
 from handler.connection import Connection, ConnectionBroken, ConnectionRefused, Reply
+from handler.identity import ModelIdentity
 
 _CONTENT_TYPE = "application/msgpack"
 
@@ -41,6 +42,7 @@ class _ScoresBody(msgspec.Struct):
     score: bytes  # <f8 [events]
     stages: Mapping[str, Sequence[float]] = {}
     spool: Mapping[str, float | str] | None = None
+    model: ModelIdentity | None = None
 
 
 class _ScoresAnswer(msgspec.Struct):
@@ -77,7 +79,11 @@ class RecordingError(Exception):
 class StateClient:
     """A kept-alive client of the state service's `POST /scores`."""
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, model: ModelIdentity | None = None
+    ) -> None:
+        """Record at `url`; tell with the scores which `model` gave them."""
+        self._model = model
         # No retries here: waiting twice would hold up the whole worker.
         self._connection = Connection(url, token)
 
@@ -93,7 +99,8 @@ class StateClient:
         `stages` are durations in seconds by stage, for the state service's metrics. `meanwhile`
         is called while the state service is at work, and not at all when it is not reached.
         """
-        results = self._post(encode_batches(batches, stages), timeout_seconds, meanwhile)
+        body = encode_batches(batches, stages, self._model)
+        results = self._post(body, timeout_seconds, meanwhile)
         if len(results) != len(batches):
             raise RecordingError(
                 f"{len(results)} results for {len(batches)} batches", in_doubt=True
@@ -165,7 +172,9 @@ def _refusal(reply: Reply) -> RecordingError:
 
 
 def encode_batches(
-    batches: Sequence[Batch], stages: Mapping[str, Sequence[float]] | None = None
+    batches: Sequence[Batch],
+    stages: Mapping[str, Sequence[float]] | None = None,
+    model: ModelIdentity | None = None,
 ) -> bytes:
     """Return the body of a `POST /scores`."""
     heads = [
@@ -185,6 +194,7 @@ def encode_batches(
         b"".join(batch.timestamps.astype("<f8", copy=False).tobytes() for batch in batches),
         b"".join(batch.scores.astype("<f8", copy=False).tobytes() for batch in batches),
         stages or {},
+        model=model,
     )
     return _encode(body)
 
@@ -201,6 +211,7 @@ def split_batches(body: bytes) -> list[tuple[bytes, int]]:
             whole.user_id[begin:end],
             whole.timestamp[8 * begin : 8 * end],
             whole.score[8 * begin : 8 * end],
+            model=whole.model,
         )
         parts.append((_encode(part), head.events))
         begin = end

@@ -5,6 +5,7 @@ for every batch. An exception from `handle` would answer 503 to the whole batch,
 never raises and always returns one answer a request.
 """
 
+import inspect
 import logging
 import os
 import sys
@@ -23,6 +24,7 @@ from handler.draining import Drainer
 from handler.errors import ModelError
 from handler.events import MAX_INTEGER_DIGITS
 from handler.garbage import leave_loaded_alone
+from handler.identity import ModelIdentity, identity
 from handler.logs import configure_logging
 from handler.pipeline import Pipeline
 from handler.read_ahead import read_ahead
@@ -100,24 +102,35 @@ def _load(context: "Context") -> Pipeline:
     # own limit, would take seconds. No id may be so long anyway, and no float64 has 640 digits.
     sys.set_int_max_str_digits(MAX_INTEGER_DIGITS)
     settings = load_settings(context.model_yaml_config, os.environ)
+    if envelope := _service_envelope():
+        raise SettingsError(
+            f"service_envelope is {envelope!r}, which takes requests and answers apart: leave "
+            "service_envelope out of config.properties, and TS_SERVICE_ENVELOPE out of the "
+            "environment; KServe's addresses work without it"
+        )
+    # Bodies as they arrive, whatever config.properties says: TorchServe looks here each time.
+    os.environ["TS_DECODE_INPUT_REQUEST"] = "false"
     log.setLevel(settings.log_level.upper())
     properties = context.system_properties
-    scorer = load_scorer(
-        settings.factory,
-        settings.feature_count,
-        Path(properties["model_dir"]) / settings.weights,
-        properties.get("gpu_id"),
-    )
+    weights = Path(properties["model_dir"]) / settings.weights
+    gpu_id = properties.get("gpu_id")
+    scorer = load_scorer(settings.factory, settings.feature_count, weights, gpu_id)
+    manifest = context.manifest["model"]
+    with weights.open("rb") as file:
+        model = identity(context.model_name, manifest["modelVersion"], settings, file)
+    log.info("the model is %s", model)
     _spare_the_front_end()
     leave_loaded_alone()
-    delivery, gauges = _delivery(settings)
+    delivery, gauges = _delivery(settings, model.in_brief())
     Telemetry(lambda name, value: _tell(context, name, value), gauges).start()
-    return Pipeline(settings, scorer, delivery)
+    return Pipeline(settings, scorer, delivery, model=model)
 
 
-def _delivery(settings: HandlerSettings) -> tuple[Recording, SpoolGauges | None]:
+def _delivery(
+    settings: HandlerSettings, model: ModelIdentity
+) -> tuple[Recording, SpoolGauges | None]:
     token = read_state_token(settings)
-    client = StateClient(settings.state_url, token)
+    client = StateClient(settings.state_url, token, model)
     if not settings.spool:
         return client, None
 
@@ -125,11 +138,25 @@ def _delivery(settings: HandlerSettings) -> tuple[Recording, SpoolGauges | None]
         return Spool(Path(settings.spool), settings.spool_max_bytes, settings.spool_max_age_seconds)
 
     breaker = CircuitBreaker()
-    delivery = SpooledDelivery(client, spool(), breaker)
+    delivery = SpooledDelivery(client, spool(), breaker, model)
     drained_by = StateClient(settings.state_url, token)
     Drainer(drained_by, spool(), breaker, settings.forward_timeout_seconds).start()
     gauges = SpoolGauges(spool(), breaker, settings.spool_max_bytes, settings.spool_max_age_seconds)
     return delivery, gauges
+
+
+def _service_envelope() -> str | None:
+    """Return the envelope that TorchServe is about to put around this handler.
+
+    It tells no handler; but the function that loads this one has been told.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "ts.model_loader" and "envelope" in frame.f_locals:
+            envelope: str | None = frame.f_locals["envelope"]
+            return envelope
+        frame = frame.f_back
+    return None
 
 
 def _tell(context: "Context", name: str, value: float) -> None:

@@ -97,6 +97,13 @@ def main() -> None:
     options = parser.parse_args()
     defaults = _defaults(options.config)
     environment = java_environment({**defaults, **os.environ}, options.config, options.temporary)
+    if envelope := environment.get("TS_SERVICE_ENVELOPE") or read_property(
+        options.config, "service_envelope"
+    ):
+        sys.exit(
+            f"error: service_envelope={envelope} takes requests and answers apart: leave it out of "
+            f"{options.config}, and TS_SERVICE_ENVELOPE out of the environment"
+        )
     try:
         read_state_token(load_settings({}, environment))  # a worker would refuse, again and again
     except SettingsError as error:

@@ -21,6 +21,9 @@ async def post_scores(request: web.Request) -> web.Response:
     service.stages.add(scores.stages)
     if scores.spool is not None:
         service.spools.add(scores.spool, service.clock())
+    if scores.model is not None:
+        events = sum(outcome.events for outcome in outcomes if not outcome.duplicate)
+        service.models.add(scores.model, events, service.clock())
     fresh = [outcome.counts for outcome in outcomes if not outcome.duplicate]
     answer = {
         "accepted": sum(counts.accepted for counts in fresh),

@@ -60,6 +60,7 @@ def stats_of(service: StateService) -> dict[str, Any]:
             "held_seconds": service.log_watch.held_seconds,
             "held_by": service.log_watch.reason,
         },
+        "models": service.models.summary(),
         "spool": service.spools.summary(),
         "stages": service.stages.summary(),
         "loop_lag_seconds": service.loop_lag.worst_seconds,

@@ -21,6 +21,7 @@ from state_service.journal import Journal
 from state_service.live import LiveState
 from state_service.log_watch import LogWatch
 from state_service.loop_lag import LoopLag
+from state_service.models import Models
 from state_service.recorder import BatchOutcome, Recorder
 from state_service.restoring import Restorer
 from state_service.schema import UNREADABLE
@@ -52,6 +53,7 @@ class StateService:
     counters: Counters = field(default_factory=Counters)
     stages: Stages = field(default_factory=Stages)
     spools: Spools = field(default_factory=Spools)
+    models: Models = field(default_factory=Models)
     log_watch: LogWatch = field(init=False)
     started_at: float = field(init=False)
     state: LiveState = field(init=False)

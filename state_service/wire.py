@@ -50,6 +50,16 @@ class SpoolReport(msgspec.Struct, frozen=True):
     expired_events: _Count
 
 
+class ModelReport(msgspec.Struct, frozen=True):
+    """Which model gave the scores: its name and version, and what tells its weights from others."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
+    version: Annotated[str, Meta(min_length=1, max_length=256)]
+    features: Annotated[int, Meta(ge=1, le=2**31 - 1)]
+    weights: Annotated[str, Meta(min_length=1, max_length=256)]
+    weights_sha256: Annotated[str, Meta(pattern="^[0-9a-f]{12}$")]
+
+
 class _Head(msgspec.Struct, kw_only=True):
     """A batch's fields but for its columns."""
 
@@ -70,6 +80,7 @@ class _TextScores(msgspec.Struct):
     batches: list[_TextBatch]
     stages: _Stages = {}
     spool: SpoolReport | None = None
+    model: ModelReport | None = None
 
 
 class _BinaryBatch(_Head, kw_only=True):
@@ -85,6 +96,7 @@ class _BinaryScores(msgspec.Struct):
     score: bytes  # <f8 [events]
     stages: _Stages = {}
     spool: SpoolReport | None = None
+    model: ModelReport | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,12 +117,14 @@ class Batch:
 class Scores:
     """A `POST /scores`: its batches, and durations in seconds by the producer's stage.
 
-    `spool` tells how the producer's is, when it has one and has something to tell.
+    `spool` tells how the producer's is, when it has one and has something to tell; `model` which
+    one gave the scores, where the producer says.
     """
 
     batches: list[Batch]
     stages: Mapping[HandlerStage, Sequence[float]]
     spool: SpoolReport | None = None
+    model: ModelReport | None = None
 
 
 class MediansQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -152,7 +166,7 @@ def _of_own_columns(decoded: _TextScores, settings: Settings) -> Scores:
         # JSON has no other numbers than finite ones.
         timestamps, scores = np.array(batch.timestamp, float), np.array(batch.score, float)
         batches.append(_batch(batch, batch.user_id, timestamps, scores))
-    return Scores(batches, decoded.stages, decoded.spool)
+    return Scores(batches, decoded.stages, decoded.spool, decoded.model)
 
 
 def _of_shared_columns(decoded: _BinaryScores, settings: Settings) -> Scores:
@@ -172,7 +186,7 @@ def _of_shared_columns(decoded: _BinaryScores, settings: Settings) -> Scores:
         raise InvalidRequestError(
             f"the batches have {begin} events together, the columns {len(user_ids)}"
         )
-    return Scores(batches, decoded.stages, decoded.spool)
+    return Scores(batches, decoded.stages, decoded.spool, decoded.model)
 
 
 def _check_heads(batches: Sequence[_Head], settings: Settings) -> None:

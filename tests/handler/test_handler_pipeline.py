@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from handler.identity import ModelIdentity
 from handler.pipeline import Pipeline
 from handler.reading import Request
 from handler.scoring import Scorer
@@ -291,3 +292,44 @@ def test_half_a_surrogate_in_a_refused_header_leaves_the_neighbours_alone(
     refused, answer = pipeline.process([odd, request(event())])
     assert (refused.status, body_of(refused)["code"]) == (400, "unsupported_content_encoding")
     assert answer.status == 200
+
+
+def test_a_call_for_an_explanation_is_refused_and_counts_nothing(
+    pipeline: Pipeline, client: CountingClient, network: CountingNetwork
+) -> None:
+    answers = pipeline.process(
+        [request(event(), explain="True"), request(event()), request(event(), explain="False")]
+    )
+    assert [answer.status for answer in answers] == [400, 200, 200]
+    assert body_of(answers[0])["code"] == "no_explanations"
+    assert "nothing was recorded" in body_of(answers[0])["detail"]
+    assert client.calls == [2]
+    assert network.forwards == [16]
+
+
+def test_the_question_which_model_this_is_has_an_answer_and_needs_no_forward(
+    network: CountingNetwork, client: CountingClient
+) -> None:
+    model = ModelIdentity("scorer", "2.0", 3, "my.pt", "0123456789ab", ("a", "b", "c"))
+    scorer = Scorer(network, 3, torch.device("cpu"))
+    network.forwards.clear()
+    pipeline = Pipeline(HandlerSettings(), scorer, client, model=model)
+    (told, empty, scored) = pipeline.process(
+        [
+            Request(b"", {"describe": "True"}),
+            Request(b"", {}),
+            request(event(), describe="True"),  # a client's own header hides no events
+        ]
+    )
+    assert told.status == 200
+    assert body_of(told) == {
+        "name": "scorer",
+        "version": "2.0",
+        "features": 3,
+        "weights": "my.pt",
+        "weights_sha256": "0123456789ab",
+        "feature_names": ["a", "b", "c"],
+    }
+    assert (empty.status, body_of(empty)["code"]) == (400, "empty_body")
+    assert body_of(scored)["recorded"] == "stored"
+    assert client.calls == [1]

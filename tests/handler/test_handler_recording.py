@@ -5,12 +5,14 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import msgspec
 import numpy as np
 import pytest
 from msgspec.structs import replace
 
 from handler.batches import Batch, BatchResult
-from handler.recording import RecordingError, StateClient
+from handler.identity import ModelIdentity
+from handler.recording import RecordingError, StateClient, encode_batches, split_batches
 
 BATCH = Batch("k", ["user-1"], np.array([1.0]), np.array([0.5]))
 TIMEOUT_SECONDS = 0.3
@@ -136,3 +138,10 @@ def test_the_real_service_counts_a_batch_once(
     first = replace(BATCH, key="a", timestamps=np.array([time.time()]))
     assert real.record([first], 5.0) == [BatchResult(1, 0, 0, duplicate=False)]
     assert real.record([first], 5.0) == [BatchResult(1, 0, 0, duplicate=True)]
+
+
+def test_what_is_spooled_and_split_still_says_which_model_scored() -> None:
+    model = ModelIdentity("scorer", "2.0", 3, "my.pt", "0123456789ab")
+    body = encode_batches([BATCH, replace(BATCH, key="l")], model=model)
+    for part in (body, *(part for part, _ in split_batches(body))):
+        assert msgspec.msgpack.decode(part)["model"] == msgspec.to_builtins(model)
