@@ -137,6 +137,13 @@ def with_requests_in_chunks(sender: Sender) -> Iterator[int]:
             yield session.post(sender.url, data=pieces).status_code
 
 
+def with_requests_as_a_file(sender: Sender) -> Iterator[int]:
+    with requests.Session() as session:
+        for _ in range(REQUESTS):
+            file = json.dumps(sender.events()).encode()
+            yield session.post(sender.url, files={"file": ("events.json", file)}).status_code
+
+
 def with_httpx(sender: Sender) -> Iterator[int]:
     with httpx.Client() as client:
         for _ in range(REQUESTS):
@@ -191,7 +198,7 @@ def with_node(sender: Sender) -> Iterator[int]:
 
 @pytest.mark.parametrize(
     "send",
-    [with_requests, with_requests_in_chunks, with_httpx, with_aiohttp,
+    [with_requests, with_requests_in_chunks, with_requests_as_a_file, with_httpx, with_aiohttp,
      with_urllib3, with_urllib, with_node],
     ids=lambda send: send.__name__.removeprefix("with_"),
 )  # fmt: skip
