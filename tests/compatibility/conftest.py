@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from handler.archive import build_archive
 from handler.create_model import main as create_model
+from handler.packing import DEFAULT_CONFIG
 from tests.compatibility.servers import PlainTorchServe, Server
 from tests.running_stack import READY, RunningStack
 
@@ -16,6 +18,7 @@ from tests.running_stack import READY, RunningStack
 class Pair:
     plain: Server
     ours: Server
+    state_url: str  # of ours
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -33,14 +36,17 @@ def pair(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Itera
     plain = PlainTorchServe(tmp_path_factory.mktemp("plain"))
     try:
         plain.wait()
-        yield Pair(plain.server, Server.of(stack))
+        yield Pair(plain.server, Server.of(stack), stack.url(8090, ""))
     finally:
         plain.close()
 
 
 @pytest.fixture(scope="session")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Both with the model API, token authorization and metrics for Prometheus, and two versions."""
+    """Both with the model API, token authorization and metrics for Prometheus, and two versions.
+
+    The plain one's store has our archive besides, which records at our state service.
+    """
     folder = tmp_path_factory.mktemp("opened")
     plain = PlainTorchServe(
         tmp_path_factory.mktemp("plain"), enable_model_api="true", metrics_mode="prometheus"
@@ -53,7 +59,11 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         plain.wait()
         stack.wait_for_line(READY)
         build_archive(stack.var / "model_store" / "scorer-2.mar", weights, version="2.0")
-        yield Pair(plain.server, Server.of(stack))
+        config = yaml.safe_load(DEFAULT_CONFIG.read_text())
+        config["handler"]["state_url"] = stack.url(8090, "")
+        (folder / "ours.yaml").write_text(yaml.safe_dump(config))
+        build_archive(plain.store / "ours.mar", weights, config=folder / "ours.yaml")
+        yield Pair(plain.server, Server.of(stack), stack.url(8090, ""))
     finally:
         stack.close()
         plain.close()

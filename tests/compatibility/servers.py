@@ -130,9 +130,9 @@ class PlainTorchServe:
     """
 
     def __init__(self, folder: Path, **properties: str) -> None:
-        store, self.log = folder / "store", folder / "log"
-        pack_echo(store, "1.0", "scorer.mar")
-        pack_echo(store, "2.0", "scorer-2.mar")
+        self.store, self.log = folder / "store", folder / "log"
+        pack_echo(self.store, "1.0", "scorer.mar")
+        pack_echo(self.store, "2.0", "scorer-2.mar")
         numbers = _free_ports(len(DEFAULT_PORTS) + 1)
         self.server = Server(dict(zip(DEFAULT_PORTS, numbers, strict=False)), folder / KEY_FILE)
         config = folder / "config.properties"
@@ -144,7 +144,7 @@ class PlainTorchServe:
         }.items()))  # fmt: skip
         command = [
             str(Path(sys.executable).with_name("torchserve")), "--start", "--foreground", "--ncs",
-            "--model-store", str(store), "--models", "scorer=scorer.mar",
+            "--model-store", str(self.store), "--models", "scorer=scorer.mar",
             "--ts-config", str(config),
         ]  # fmt: skip
         kept = {name: value for name, value in os.environ.items() if not name.startswith("TS_")}

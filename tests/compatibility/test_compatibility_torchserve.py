@@ -4,11 +4,13 @@ import importlib
 import json
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
+import urllib3
 from google.protobuf.empty_pb2 import Empty
 
 from stack.grpc_stubs import write_stubs
@@ -155,6 +157,20 @@ def _metric_types(server: Server) -> dict[str, str]:
     text = server.ask(Question("GET", "metrics", "/metrics")).text
     lines = [line.split() for line in text.splitlines() if line.startswith("# TYPE")]
     return {name: kind for _, _, name, kind in lines}
+
+
+def test_our_archive_works_in_a_plain_torchserve(opened: "Pair") -> None:
+    register = "/models?url=ours.mar&model_name=ours&initial_workers=1&synchronous=true"
+    registered = opened.plain.ask(Question("POST", "management", register))
+    assert registered.status == 200, registered
+    user = uuid.uuid4().hex
+    body = EVENT.replace(b"compatible", user.encode())
+    answer = opened.plain.ask(Question("POST", "inference", "/predictions/ours", body))
+    assert (answer.status, answer.document["recorded"]) == (200, "stored"), answer
+    median = urllib3.request("GET", f"{opened.state_url}/users/{user}/median").json()
+    assert [median["median"]] == answer.document["scores"]
+    unregistered = opened.plain.ask(Question("DELETE", "management", "/models/ours"))
+    assert unregistered.status == 200
 
 
 def test_both_answer_over_grpc(
