@@ -12,7 +12,9 @@ from pathlib import Path
 from handler.archive import MODEL_NAME, pack
 from handler.packing import DEFAULT_CONFIG, DEFAULT_WEIGHTS, PACKAGE, Inputs, is_current
 
-_STORE = PACKAGE.parent / "build" / "default-model"
+# Installed from a wheel there is no clone, and what lies beside the package is not ours.
+_CLONE = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else Path.cwd()
+_STORE = _CLONE / "build" / "default-model"
 
 
 def default_store() -> Path:

@@ -22,6 +22,10 @@ from state_service.settings import Settings, SettingsError, load_settings
 _SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for requests in flight; the last snapshot comes after them
 
 
+class _ListenError(Exception):
+    """The address cannot be had; the message says why."""
+
+
 def main() -> None:
     """Run the command line."""
     os.umask(0o077)  # user ids and scores: what is created here is for this account alone
@@ -31,10 +35,8 @@ def main() -> None:
         settings = load_settings(sys.argv[1:], os.environ, COMMANDS)
         configure_logging(settings.log_level)
         asyncio.run(_serve(settings))
-    except (SettingsError, StorageError) as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        sys.exit(f"error: cannot listen: {error.strerror} (settings: host, port)")
+    except (SettingsError, StorageError, _ListenError, OSError) as error:
+        sys.exit(f"error: {error}")  # the last with the name of the file that it is about
 
 
 async def _serve(settings: Settings) -> None:
@@ -50,7 +52,10 @@ async def _serve(settings: Settings) -> None:
     gc.collect()
     gc.freeze()  # what is there by now stays: looking at it again would stall the event loop, 30 ms
     try:
-        await web.TCPSite(runner, settings.host, settings.port).start()
+        try:
+            await web.TCPSite(runner, settings.host, settings.port).start()
+        except OSError as error:
+            raise _ListenError(f"cannot listen: {error.strerror} (settings: host, port)") from error
         for address in runner.addresses:
             host, port = address[:2]  # two more follow for IPv6
             url_host = f"[{host}]" if ":" in host else host

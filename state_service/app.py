@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 
 from state_service import documentation, routes_scores, routes_service, routes_users
 from state_service.access import guard
@@ -25,6 +26,14 @@ async def create_app(settings: Settings) -> web.Application:
     """
     guarded = guard(settings)
     service = await StateService.open(settings)
+    try:
+        return _application(service, settings, guarded)
+    except BaseException:
+        await service.store.close()  # its thread would keep the process alive
+        raise
+
+
+def _application(service: StateService, settings: Settings, guarded: Middleware) -> web.Application:
     traffic = Traffic()
     app = web.Application(
         client_max_size=settings.max_body_bytes,

@@ -1,14 +1,17 @@
 """`python -m state_service` as a process: how it starts, ends, dies and comes back."""
 
 import asyncio
+import shutil
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.running_stack import ROOT
 from tests.state_service.state_support import ServiceProcess, batch, launched, spawn
 
 USERS = [f"user {number}" for number in range(7)]
@@ -129,6 +132,23 @@ async def test_an_address_of_another_machine_ends_it_with_one_sentence(tmp_path:
     assert process.returncode == 1
     assert stderr.decode().startswith("error: cannot listen: ")
     assert stderr.count(b"\n") == 1
+
+
+async def test_a_file_that_is_not_there_is_named_and_has_nothing_to_do_with_listening(
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(ROOT / "state_service", tmp_path / "state_service")
+    (tmp_path / "state_service" / "openapi.yaml").unlink()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "state_service", "--port", "0", cwd=tmp_path,
+        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, stderr = await asyncio.wait_for(process.communicate(), 20)
+    assert process.returncode == 1
+    assert stderr.decode().startswith("error: ")
+    assert "No such file or directory: " in stderr.decode()
+    assert "state_service/openapi.yaml'" in stderr.decode()
+    assert "listen" not in stderr.decode()
 
 
 async def test_it_listens_on_an_ipv6_address_and_prints_one_that_works(tmp_path: Path) -> None:
