@@ -27,6 +27,10 @@ TORCH := $(VENV)/.torch-installed
 RUNTIME := $(VENV)/.runtime-installed
 DEV := $(VENV)/.dev-installed
 BENCH := $(VENV)/.bench-installed
+LIGHT := $(VENV)/.light-installed
+# What needs neither torch nor TorchServe, nor more than a minute or three.
+LIGHT_TESTS := tests/state_service tests/generator tests/contract/test_contract_document.py \
+  tests/contract/test_contract_state_service.py
 
 # Run pip; a failure is one sentence, pip's own words are in the log.
 pip = $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
@@ -35,7 +39,7 @@ pip-failed = { echo "error: pip could not install the dependencies ($$(grep -im1
   sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model default-model test-model test test-page test-compose test-observe chaos fuzz screenshots bench-setup bench bench-engine check format clean named-python
+.PHONY: help run demo model default-model test-model test test-light test-page test-compose test-observe chaos fuzz screenshots bench-setup bench bench-engine check format clean named-python
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -57,6 +61,9 @@ test-model: $(RUNTIME)  ## build the default model apart from yours, for tests, 
 
 test: $(DEV) test-model  ## set up everything and run every test
 	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup  # they wait more than they work
+
+test-light: $(LIGHT)  ## test what needs no torch, under another Python: make test-light VENV=.venv-3.13 PYTHON=python3.13
+	@$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup $(LIGHT_TESTS)
 
 test-page: $(DEV)  ## look at the live page as a visitor does (needs Chromium)
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
@@ -125,7 +132,7 @@ $(BIN)/python:
 
 # A Python that is named is meant, also where there is an environment of another already.
 ifneq ($(strip $(PYTHON)),)
-$(TORCH): | named-python
+$(TORCH) $(LIGHT): | named-python
 named-python: | $(BIN)/python
 	@says='import sys; print(*sys.version_info[:2], sep=".")'; \
 	named=$$("$$PYTHON" -c "$$says") && made=$$($(BIN)/python -c "$$says") && test "$$named" = "$$made" || \
@@ -148,6 +155,11 @@ $(RUNTIME): pyproject.toml constraints.txt | $(TORCH)
 $(DEV): $(RUNTIME)
 	@echo "installing test and lint tools"
 	@$(call install,.[dev])
+	@touch $@
+
+$(LIGHT): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing what the tests without torch need"
+	@$(call install,.[light])
 	@touch $@
 
 $(BENCH): $(RUNTIME)

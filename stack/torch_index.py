@@ -1,7 +1,7 @@
 """`python -m stack.torch_index`: print the package index to take torch from; nothing for pip's.
 
 PyPI's torch for Linux brings CUDA's libraries, gigabytes of them. Where there is no GPU to use
-them, PyTorch's own index of CPU builds serves a tenth of that. Used by `make` and by the image,
+them, PyTorch's own index of CPU builds serves an eighth of that. Used by `make` and by the image,
 before anything is installed: the standard library alone.
 """
 

@@ -12,6 +12,9 @@ import pytest
 import urllib3
 
 from tests.running_stack import READY, ROOT, RunningStack
+from tests.skips import pytest_addoption, pytest_sessionfinish
+
+__all__ = ["pytest_addoption", "pytest_sessionfinish"]  # hooks
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -214,14 +214,16 @@ def test_what_cannot_be_written_or_imported_is_said_before_anything_is_measured(
     assert "make bench-setup" in result.output
 
 
-def test_wrk_sends_all_bodies_in_turn_where_it_is_installed() -> None:
+def test_without_wrk_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(LoadError):
+        wrk("http://127.0.0.1:9/", make_bodies("json", 3, 5), 2, 1)
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="there is no wrk here")
+def test_wrk_sends_all_bodies_in_turn() -> None:
     with BY_NAME["rewrite"].start(1) as running:
-        bodies = make_bodies("json", 3, 5)
-        if shutil.which("wrk") is None:
-            with pytest.raises(LoadError):
-                wrk(running.ingest_url, bodies, 2, 1)
-            return
-        load = wrk(running.ingest_url, bodies, 2, 1)
+        load = wrk(running.ingest_url, make_bodies("json", 3, 5), 2, 1)
         assert load.answered > 10
         assert not load.errors
         assert 0 < load.p50_ms <= load.p99_ms

@@ -123,6 +123,7 @@ def test_all_say_the_same_about_which_pythons_will_do() -> None:
     assert versions == classified[::-1]
     oldest, newest = versions[-1], int(versions[0].removeprefix("3."))
     assert project["requires-python"] == f">={oldest},<3.{newest + 1}"
+    assert f"for version in {' '.join(versions[-2::-1])}; do" in (ROOT / ".ci/run").read_text()
 
 
 def test_a_folder_that_no_environment_can_be_in_is_told_with_the_reason(
