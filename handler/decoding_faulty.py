@@ -4,12 +4,14 @@ Clean requests never come here, so what it costs to be exact is paid by requests
 """
 
 import math
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
 
 from handler.events import EventColumns, EventError, EventShape, as_float32, check_count
 
+_FLOATS = {float}
 _LONGEST_NUMBER = 64  # characters of a text that may be a number in quotes
 
 
@@ -29,7 +31,7 @@ class Collector:
         self._positions: list[int] = []
         self._user_ids: list[str] = []
         self._timestamps: list[float] = []
-        self._features: list[NDArray[np.float32]] = []
+        self._features: list[float] = []  # of all events, one after the other
         self._errors: list[EventError] = []
 
     def add(self, event: object) -> None:
@@ -51,14 +53,16 @@ class Collector:
         """Return what was taken. Raises `RequestError` 413 over `shape.max_events`."""
         check_count(self._total, self._shape)
         count = len(self._positions)
-        return EventColumns(
+        wide = np.array(self._features, np.float64).reshape(count, self._shape.features)
+        columns = EventColumns(
             total=self._total,
             positions=np.array(self._positions, np.int64),
             user_ids=self._user_ids,
             timestamps=np.array(self._timestamps, np.float64),
-            features=np.array(self._features, np.float32).reshape(count, self._shape.features),
+            features=as_float32(wide),
             errors=self._errors,
         )
+        return self._without_infinite(columns, wide)
 
     def _keep(self, event: object) -> None:
         if not isinstance(event, dict):
@@ -71,7 +75,28 @@ class Collector:
         self._positions.append(self._total)
         self._user_ids.append(user_id)
         self._timestamps.append(timestamp)
-        self._features.append(features)
+        self._features.extend(features)
+
+    def _without_infinite(self, columns: EventColumns, wide: NDArray[np.float64]) -> EventColumns:
+        """Leave out events of which a feature does not fit float32: all are looked at together."""
+        finite = np.isfinite(columns.features)
+        kept: NDArray[np.bool_] = np.all(finite, axis=1)
+        if kept.all():
+            return columns
+        errors = list(columns.errors)
+        for row in np.flatnonzero(~kept).tolist():
+            feature = int(finite[row].argmin())
+            detail = no_float32(self._shape.place(feature), wide[row, feature])
+            index = int(columns.positions[row])
+            errors.append(EventError(index, "features", "out_of_range", detail))
+        return EventColumns(
+            total=columns.total,
+            positions=columns.positions[kept],
+            user_ids=list(compress(columns.user_ids, kept)),
+            timestamps=columns.timestamps[kept],
+            features=columns.features[kept],
+            errors=sorted(errors, key=lambda error: error.index),
+        )
 
 
 def _required(event: dict[str, object], field: str) -> object:
@@ -82,6 +107,8 @@ def _required(event: dict[str, object], field: str) -> object:
 
 
 def _user_id(value: object, max_bytes: int) -> str:
+    if type(value) is str and value.isascii() and 0 < len(value) <= max_bytes:
+        return value
     if isinstance(value, float) and not math.isfinite(value):
         raise MalformedEventError("user_id", "out_of_range", "a number too large to be an id")
     if isinstance(value, float):
@@ -127,25 +154,20 @@ def _timestamp(value: object) -> float:
     raise MalformedEventError("timestamp", "wrong_type", detail)
 
 
-def _features(row: object, shape: EventShape) -> NDArray[np.float32]:
+def _features(row: object, shape: EventShape) -> list[float]:
     if not isinstance(row, list):
         raise MalformedEventError(
             "features", "wrong_type", f"expected an array of {shape.expected()}, got {_kind(row)}"
         )
     if len(row) != shape.features:
         raise MalformedEventError("features", "wrong_length", wrong_length(len(row), shape))
+    if set(map(type, row)) == _FLOATS:
+        return row
     for position, number in enumerate(row):
         if not _is_number(number):
             place = shape.place(position)
             raise MalformedEventError("features", "wrong_type", no_number(place, _kind(number)))
-    wide = np.array([_float(number) for number in row], np.float64)
-    values = as_float32(wide)
-    finite = np.isfinite(values)
-    if not finite.all():
-        position = int(np.argmin(finite))
-        detail = no_float32(shape.place(position), wide[position])
-        raise MalformedEventError("features", "out_of_range", detail)
-    return values
+    return list(map(_float, row))
 
 
 def wrong_length(length: int, shape: EventShape) -> str:

@@ -9,7 +9,7 @@ from json import JSONDecodeError
 
 from handler.decoding_clean import NOT_DECODABLE, Event, columns_of_clean, decoders
 from handler.decoding_faulty import Collector, MalformedEventError
-from handler.documents import NotEventsError, events_of
+from handler.documents import NotEventsError, events_of, events_of_line
 from handler.events import EventColumns, EventShape, check_count, check_values
 from handler.json_cursor import NOT_JSON
 
@@ -61,7 +61,7 @@ def columns_of_faulty(body: bytes, shape: EventShape) -> EventColumns:
 def _events_of_line(line: bytes, shape: EventShape) -> list[object]:
     """Read the documents on a line, mostly one, all or none."""
     try:
-        return list(events_of(line.removeprefix(_BYTE_ORDER_MARK).decode(), shape))
+        return events_of_line(line.removeprefix(_BYTE_ORDER_MARK).decode(), shape)
     except RecursionError:
         raise MalformedEventError("event", "not_json", "the line is nested too deeply") from None
     except NotEventsError as error:

@@ -40,32 +40,40 @@ def events_of(text: str, shape: EventShape) -> Iterator[object]:
     cursor = Cursor(text)
     documents = 0
     while not documents or cursor.peek():
-        yield from _events_of_one(cursor, text)
+        yield from _events_of_one(cursor)
         documents += 1
         check_count(documents, shape)
 
 
-def _events_of_one(cursor: Cursor, text: str) -> Iterator[object]:
-    """Read one document; what is wrong with an object is found before its first event comes."""
+def events_of_line(text: str, shape: EventShape) -> list[object]:
+    """Return `events_of` a line, all or none; quicker where it is one event, as most are."""
+    cursor = Cursor(text)
+    value = cursor.value()
+    if isinstance(value, dict) and "events" not in value and not cursor.peek():
+        return [_one_event(value)]
+    return list(events_of(text, shape))
+
+
+def _events_of_one(cursor: Cursor) -> Iterator[object]:
+    """Read one document."""
     start = cursor.peek()
     if start == "[":
         yield from cursor.elements()
     elif start == "{":
         fields: dict[str, object] = {}
-        events_at = None
+        several = False
         for key in cursor.members():
-            if key == "events":
-                events_at = cursor.at
-                cursor.skip()
-            else:
+            if key != "events":
                 fields[key] = cursor.value()
-        if events_at is None:
+            elif several:
+                raise NotEventsError("'events' is there twice: put all events into one array")
+            elif cursor.peek() != "[":
+                raise EventsNotArrayError("'events' must be an array: put the events in brackets")
+            else:
+                several = True
+                yield from cursor.elements()
+        if not several:
             yield _one_event(fields)
-            return
-        events = Cursor(text, events_at)
-        if events.peek() != "[":
-            raise EventsNotArrayError("'events' must be an array: put the events in brackets")
-        yield from events.elements()
     else:
         cursor.value()
         raise NotEventsError("the JSON is no object and no array: send " + _SHOWN)
@@ -89,7 +97,7 @@ def are_lines(text: str) -> bool:
         return False
     cursor = Cursor(first)
     try:
-        cursor.skip()
+        cursor.value()
         return not cursor.peek()
     except NOT_JSON:
         return False

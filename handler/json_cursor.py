@@ -16,6 +16,7 @@ from handler.events import MAX_INTEGER_DIGITS
 # What is no JSON at all; nesting too deep for the scanner is a RecursionError.
 NOT_JSON = (JSONDecodeError, RecursionError)
 
+_BLANKS = " \t\r\n"
 _skip_blanks = re.compile(r"[ \t\r\n]*").match
 
 
@@ -41,10 +42,13 @@ class Cursor:
 
     def peek(self) -> str:
         """Return the next character that is not blank, without reading it; "" at the end."""
-        match = _skip_blanks(self._text, self.at)
-        assert match is not None  # no blanks are a match too
-        self.at = match.end()
-        return self._text[self.at : self.at + 1]
+        character = self._text[self.at : self.at + 1]
+        if character in _BLANKS:  # so is the end
+            match = _skip_blanks(self._text, self.at)
+            assert match is not None  # no blanks are a match too
+            self.at = match.end()
+            character = self._text[self.at : self.at + 1]
+        return character
 
     def value(self) -> object:
         """Read a whole value."""
@@ -57,8 +61,13 @@ class Cursor:
         self._take("[")
         if self._takes("]"):
             return
+        text = self._text
         while True:
-            yield self.value()
+            value = self.value()
+            yield value
+            if text.startswith(", ", self.at):  # the same as below, for what most programs write
+                self.at += 2
+                continue
             if self._takes("]"):
                 return
             self._take(",")
@@ -77,14 +86,6 @@ class Cursor:
             if self._takes("}"):
                 return
             self._take(",")
-
-    def skip(self) -> None:
-        """Read past a value, an array element by element."""
-        if self.peek() != "[":
-            self.value()
-            return
-        for _ in self.elements():
-            pass
 
     def _takes(self, character: str) -> bool:
         found = self.peek() == character
