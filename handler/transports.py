@@ -12,7 +12,6 @@ headers tell, because no client can choose them all:
   need sequence batching, which this model does not use.
 """
 
-import json
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Any
@@ -76,20 +75,7 @@ def _part(item: Mapping[str, Any]) -> object:
 
 
 def _bytes_of(value: object) -> bytes | None:
-    """Return a body's bytes; of JSON that TorchServe has decoded, those of the same JSON.
-
-    It does so where its `decode_input_request` is on, which our configuration turns off.
-    """
-    if isinstance(value, bytes | bytearray):
-        return bytes(value)
-    return None if value is None else _json_of(value)
-
-
-def _json_of(value: object) -> bytes | None:
-    try:
-        return json.dumps(value).encode()
-    except (TypeError, ValueError, RecursionError):
-        return None
+    return bytes(value) if isinstance(value, bytes | bytearray) else None
 
 
 def _entries_as_headers(item: Mapping[str, Any]) -> dict[str, str]:
