@@ -132,6 +132,8 @@ def conditions(
         return found
     if not stats["events_processed"] and not stats["live_events"]:
         return [Condition("waiting", "Ready, and waiting for the first event.")]
+    if stats["events_processed"] and not any(recent):
+        return [Condition("waiting", "Ready, but no event has come for five minutes.")]
     return [Condition("good", "All is well: every answered event is counted.")]
 
 

@@ -142,14 +142,14 @@ class Store:
     async def fold_log(self) -> None:
         """Bring all of the write-ahead log into the file and empty it. Raises `aiosqlite.Error`.
 
-        That cannot be while another program reads, a backup say: it is waited for a few seconds,
-        during which others may write.
+        That cannot be while another program reads in one transaction, a backup say: it is waited
+        for a few seconds, during which others may write.
         """
         for _ in range(_FOLD_TRIES):
             if await self.try_to_fold_log():
                 return
             await asyncio.sleep(_FOLD_PAUSE_SECONDS)
-        raise aiosqlite.OperationalError(f"{READ_BY_OTHERS}: a backup or a dump?")
+        raise aiosqlite.OperationalError(f"{READ_BY_OTHERS}: lsof of its -wal file names it")
 
     async def try_to_fold_log(self) -> bool:
         """Do so now, or as much of it as others' reading allows; return whether it is empty."""
