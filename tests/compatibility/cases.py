@@ -47,12 +47,18 @@ ECHOED, SCORED = Facts(200, '"user_id": "compatible"'), Facts(200, '"processed":
 IN_ITS_OWN_WORDS = "each model answers in its own words"
 EMPTY = Facts(400, '"code": "empty_body"')
 KEYS_ARE_OFF = "off by default, as only loopback is listened at: [access.md](access.md)"
+NOT_EXPLAINED = Facts(400, '"code": "no_explanations"')
+SCORES_ONLY = "the model scores and explains nothing; nothing is recorded"
 NO_EVENTS = "a request without a body holds no events"
 
 MANAGEMENT = [
     Case("list", _management("GET", "/models"), Facts(200, '"modelName": "scorer"')),
     Case("list a page", _management("GET", "/models?limit=1"), Facts(200, '"nextPageToken": "1"')),
     Case("list by no number", _management("GET", "/models?limit=x"), Facts(200, '"scorer"')),
+    Case("describe, with the model's own words",
+         _management("GET", "/models/scorer?customized=true"),
+         Facts(200, '"customizedMetadata": {'), Facts(200, '"weights_sha256": '),
+         IN_ITS_OWN_WORDS),
     Case("describe a model that is not there", _management("GET", "/models/nobody"), NO_MODEL),
     Case("describe a version that is not there", _management("GET", "/models/scorer/9.9"),
          NO_VERSION),
@@ -126,7 +132,7 @@ INFERENCE = [
     Case("predict by a version that is not there",
          _inference("POST", "/predictions/scorer/9.9", EVENT), NO_VERSION),
     Case("explain", _inference("POST", "/explanations/scorer", EVENT),
-         ECHOED, SCORED, IN_ITS_OWN_WORDS),
+         ECHOED, NOT_EXPLAINED, SCORES_ONLY),
     Case("explain by a model that is not there",
          _inference("POST", "/explanations/nobody", EVENT), NO_MODEL),
     Case("open the address itself", _inference("GET", "/"), NOT_ALLOWED),
@@ -149,9 +155,9 @@ KSERVE = [
     Case("predict, version 2", _inference("POST", "/v2/models/scorer/infer", EVENT),
          ECHOED, SCORED, IN_ITS_OWN_WORDS),
     Case("explain, version 1", _inference("POST", "/v1/models/scorer:explain", EVENT),
-         ECHOED, SCORED, IN_ITS_OWN_WORDS),
+         ECHOED, NOT_EXPLAINED, SCORES_ONLY),
     Case("explain, version 2", _inference("POST", "/v2/models/scorer/explain", EVENT),
-         ECHOED, SCORED, IN_ITS_OWN_WORDS),
+         ECHOED, NOT_EXPLAINED, SCORES_ONLY),
     Case("predict by a model that is not there",
          _inference("POST", "/v1/models/nobody:predict", EVENT), NO_MODEL),
     Case("infer by a model that is not there",
