@@ -97,6 +97,7 @@ class Stack:
             start_new_session=True,
             env={
                 "STATE_DATABASE": str(self._var / "state.db"),
+                "STATE_TORCHSERVE_KEY_FILE": str(self.key_file),
                 "HANDLER_SPOOL": str(self._var / "spool.db"),
                 "HANDLER_STATE_URL": self.addresses.state.url,
                 **os.environ,

@@ -9,8 +9,10 @@ import os
 import signal
 import sys
 
+import structlog
 from aiohttp import web
 
+from state_service.access import GUARD, Guard
 from state_service.app import create_app
 from state_service.app_keys import BACKGROUND, SERVICE
 from state_service.commands import COMMANDS, run_command
@@ -18,6 +20,8 @@ from state_service.connections import HEARD, KEEP_ALIVE_SECONDS, silent_ones_clo
 from state_service.errors import StorageError
 from state_service.logs import configure_logging
 from state_service.settings import Settings, SettingsError, load_settings
+
+log = structlog.get_logger()
 
 _SHUTDOWN_TIMEOUT_SECONDS = 5.0  # for requests in flight; the last snapshot comes after them
 
@@ -41,6 +45,7 @@ def main() -> None:
 
 async def _serve(settings: Settings) -> None:
     app = await create_app(settings)
+    _hear_other_signals(app[GUARD])
     runner = web.AppRunner(
         app,
         access_log=None,
@@ -74,6 +79,27 @@ async def _first_done(*tasks: asyncio.Task[None]) -> None:
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in done:
         task.result()
+
+
+def _hear_other_signals(guard: Guard) -> None:
+    """Read tokens anew on SIGHUP; ignore the others that would end the process without a word."""
+
+    def reload() -> None:
+        try:
+            guard.reload()
+        except SettingsError as error:
+            refused = {"signal": "SIGHUP", "error": str(error)}  # nobody wants its traceback
+            log.error("tokens not read anew, those in force stay", **refused)  # noqa: TRY400
+        else:
+            log.warning("tokens read anew; other settings need a restart", signal="SIGHUP")
+
+    def ignore(number: signal.Signals) -> None:
+        log.warning("signal ignored", signal=number.name)
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        loop.add_signal_handler(number, ignore, number)
 
 
 def _stop_signal() -> asyncio.Task[None]:

@@ -9,6 +9,7 @@ from aiohttp import web
 from swagger_ui.core import ApplicationDocument
 
 from state_service.headers import page_policy
+from state_service.settings import Settings
 
 SPEC_PATH = Path(__file__).with_name("openapi.yaml")
 
@@ -19,9 +20,16 @@ def load_spec() -> dict[str, Any]:
     return spec
 
 
-def add_documentation(app: web.Application) -> None:
-    """Serve the spec and its Swagger UI."""
+def add_documentation(app: web.Application, settings: Settings) -> None:
+    """Serve the spec and its Swagger UI.
+
+    All addresses in them are relative to themselves, so that they hold behind a proxy that puts the
+    service below a path of its own; but for TorchServe's, which is this stack's.
+    """
     spec = load_spec()
+    if shown := settings.torchserve_public_url or settings.torchserve_url:
+        for server in _other_servers(spec):
+            server["url"] = shown.rstrip("/")
     encoded = msgspec.json.encode(spec)
     ui = ApplicationDocument(
         app,
@@ -30,15 +38,20 @@ def add_documentation(app: web.Application) -> None:
         title="medianserve",
         parameters={"validatorUrl": "null"},  # Swagger UI would ask a public validator
     )
-    page: str = ui.doc_html
-    policy = page_policy(page, _other_servers(spec))
+    servers = tuple(server["url"] for server in _other_servers(spec))
+    # A browser takes what is relative from the last slash of the page's own address on.
+    pages = {
+        "/docs": _relative(ui.doc_html, "docs/", "openapi.json"),
+        "/docs/": _relative(ui.doc_html, "", "../openapi.json"),
+    }
+    policies = {path: page_policy(page, servers) for path, page in pages.items()}
 
     async def get_openapi(_request: web.Request) -> web.Response:
         return web.json_response(body=encoded)
 
-    async def get_docs(_request: web.Request) -> web.Response:
-        headers = {"Content-Security-Policy": policy}
-        return web.Response(text=page, content_type="text/html", headers=headers)
+    async def get_docs(request: web.Request) -> web.Response:
+        headers = {"Content-Security-Policy": policies[request.path]}
+        return web.Response(text=pages[request.path], content_type="text/html", headers=headers)
 
     # A table knows no paths: what clients name is never asked of the disk.
     files = {path.name: path for path in Path(ui.static_dir).iterdir()}
@@ -50,13 +63,18 @@ def add_documentation(app: web.Application) -> None:
         return web.FileResponse(path)
 
     app.router.add_get("/openapi.json", get_openapi)
-    app.router.add_get("/docs/swagger.json", get_openapi)  # where the page looks for it
     app.router.add_get("/docs", get_docs)
     app.router.add_get("/docs/", get_docs)
     app.router.add_get("/docs/static/{name:.*}", get_file)
 
 
-def _other_servers(spec: dict[str, Any]) -> tuple[str, ...]:
+def _relative(page: str, folder: str, spec: str) -> str:
+    """Return the page with its files below `folder` and the document at `spec`."""
+    return page.replace('"/docs/static/', f'"{folder}static/').replace(
+        '"/docs/swagger.json"', f'"{spec}"'
+    )
+
+
+def _other_servers(spec: dict[str, Any]) -> list[dict[str, str]]:
     """Return the servers that "Try it out" asks besides this one."""
-    servers = [server for item in spec["paths"].values() for server in item.get("servers", [])]
-    return tuple(server["url"] for server in servers)
+    return [server for item in spec["paths"].values() for server in item.get("servers", [])]

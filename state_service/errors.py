@@ -8,6 +8,9 @@ ServiceError
   ConflictError           409  what was asked for is being done already
   TooLargeError           413  over a limit of size
   MisdirectedError        421  asked under a name that is not ours
+  NotConfiguredError      501  a setting is missing that this needs
+  BadGatewayError         502  TorchServe broke off: what it did is not known
+  GatewayTimeoutError     504  TorchServe did not answer in time: likewise
   UnavailableError        503  try again later: restoring, stopping, or full
     CapacityError         503  the window is full; room comes back as it moves
     NotDurableError       503  the journal cannot be written, so nothing was taken
@@ -82,6 +85,27 @@ class TooLargeError(ServiceError):
 
     status = 413
     code = "too_large"
+
+
+class NotConfiguredError(ServiceError):
+    """It needs a setting that is empty; the detail names it."""
+
+    status = 501
+    code = "not_configured"
+
+
+class BadGatewayError(ServiceError):
+    """TorchServe broke off, or said what is no HTTP."""
+
+    status = 502
+    code = "torchserve_failed"
+
+
+class GatewayTimeoutError(ServiceError):
+    """TorchServe did not answer in time."""
+
+    status = 504
+    code = "torchserve_timeout"
 
 
 class UnavailableError(ServiceError):

@@ -1,6 +1,6 @@
 """What every answer tells browsers: keep nothing, guess nothing, lend nothing to other sites.
 
-There is no Access-Control header anywhere, so no page of another site can read an answer.
+No page of another site can read an answer, unless `cross_origin` lets it.
 """
 
 import base64

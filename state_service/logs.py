@@ -4,8 +4,10 @@ That holds for libraries' messages as well. What a client sends is never part of
 escapes it, and of a request that is no HTTP nothing is logged, for anybody could fill the log.
 """
 
+import contextlib
 import logging
 import sys
+from typing import TextIO, cast
 
 import structlog
 from aiohttp.http_exceptions import HttpProcessingError
@@ -19,6 +21,7 @@ def configure_logging(level: str) -> None:
         if sys.stderr.isatty()
         else structlog.processors.JSONRenderer()
     )
+    shown = cast("TextIO", _Lossy(sys.stderr))
     common: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso"),
@@ -27,9 +30,9 @@ def configure_logging(level: str) -> None:
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         processors=[*common, renderer],
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(shown),
     )
-    libraries = logging.StreamHandler(sys.stderr)
+    libraries = logging.StreamHandler(shown)
     libraries.addFilter(_is_no_clients_fault)
     libraries.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -38,6 +41,24 @@ def configure_logging(level: str) -> None:
         )
     )
     logging.basicConfig(handlers=[libraries], level=logging.WARNING, force=True)
+
+
+class _Lossy:
+    """A stream that may lose what is written: a log that nobody takes must not end the service.
+
+    A closed terminal, a reader of a pipe that has ended, a full disk.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
 
 
 def _is_no_clients_fault(record: logging.LogRecord) -> bool:

@@ -19,18 +19,19 @@ from prometheus_client.registry import Collector
 
 from state_service import __version__
 from state_service.app_keys import SERVICE
+from state_service.ingest import Ingest
 from state_service.schema import LOG_BYTES
 from state_service.service import StateService
 from state_service.settings import LIMITS
 from state_service.traffic import Traffic
 
 
-def add_metrics(app: web.Application, traffic: Traffic) -> None:
+def add_metrics(app: web.Application, traffic: Traffic, ingest: Ingest) -> None:
     """Serve `/metrics`."""
     # Else each series has a second one, which says when it began.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    registry.register(_ServiceCollector(app[SERVICE]))
+    registry.register(_ServiceCollector(app[SERVICE], ingest))
     registry.register(app[SERVICE].stages.histogram)
     registry.register(traffic.requests)
     registry.register(traffic.seconds)
@@ -41,8 +42,9 @@ def add_metrics(app: web.Application, traffic: Traffic) -> None:
 class _ServiceCollector(Collector):
     """Reads one service's counters and gauges."""
 
-    def __init__(self, service: StateService) -> None:
+    def __init__(self, service: StateService, ingest: Ingest) -> None:
         self._service = service
+        self._ingest = ingest
 
     def collect(self) -> Iterator[Metric]:
         yield from self._build()
@@ -108,6 +110,8 @@ class _ServiceCollector(Collector):
              settings.max_batch_keys),
             ("requests_in_flight", "Requests being read", service.requests_in_flight,
              settings.max_requests_in_flight),
+            ("ingests_in_flight", "Requests on their way through /ingest", self._ingest.in_flight,
+             settings.max_ingests_in_flight),
             ("requests_waiting", "Requests that wait for their commit", service.requests_waiting,
              settings.max_requests_in_flight),
         ):  # fmt: skip

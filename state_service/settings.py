@@ -43,6 +43,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     write_token_file: Annotated[str | None, Meta(description="file that holds the write token")] = (
         None
     )
+    ingest_token: Annotated[
+        str | None, Meta(description="token that may send to /ingest, no more; better as a file")
+    ] = None
+    ingest_token_file: Annotated[
+        str | None, Meta(description="file that holds the ingest token")
+    ] = None
     allow_anonymous: Annotated[
         bool,
         Meta(description="listen beyond loopback without tokens: the network keeps others out"),
@@ -51,7 +57,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         str,
         Meta(
             description="names under which it may be asked without tokens, besides localhost and "
-            "addresses; separated by commas"
+            "addresses; separated by commas; *.example.com is every name below that one, * any"
+        ),
+    ] = ""
+    cors_allowed_origins: Annotated[
+        str,
+        Meta(
+            description="origins whose pages may read answers, such as https://dash.example.com, "
+            "separated by commas; * is any; they may send and change only with tokens; empty: none"
         ),
     ] = ""
     database: Annotated[
@@ -130,9 +143,35 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_requests_in_flight: Annotated[
         int, Meta(ge=1, description="requests worked on at once; more get a 503")
     ] = 256
+    max_ingests_in_flight: Annotated[
+        int, Meta(ge=1, description="requests to /ingest worked on at once; more get a 503")
+    ] = 256
+    ingest_timeout_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=_WEEK,
+            description="time TorchServe has to answer what came to /ingest; above its own limits",
+        ),
+    ] = 60.0
     torchserve_url: Annotated[
-        str, Meta(description="TorchServe's inference address, for the live page; empty: not asked")
+        str,
+        Meta(
+            description="TorchServe's inference address, for /ingest and the live page; empty: "
+            "not asked"
+        ),
     ] = ""
+    torchserve_public_url: Annotated[
+        str,
+        Meta(description="the same as clients reach it, shown in /docs; empty: as torchserve_url"),
+    ] = ""
+    torchserve_key_file: Annotated[
+        str | None,
+        Meta(
+            description="TorchServe's key_file.json, read anew when it changes: /ingest shows its "
+            "inference key for those who show a token"
+        ),
+    ] = None
     management_url: Annotated[
         str, Meta(description="TorchServe's management address, likewise: workers and queue")
     ] = ""
@@ -162,6 +201,7 @@ LIMITS = (
         if name.startswith("max_") and name != "max_future_seconds"
     ),
     "body_timeout_seconds",
+    "ingest_timeout_seconds",
 )
 
 

@@ -1,14 +1,15 @@
-"""The two tokens that open the service, and what a start without them refuses.
+"""The tokens that open the service, and what a start without them refuses.
 
-A read token may ask, a write token may also change. Each is given as it is or as a file that holds
-it: a file is seen neither in the environment nor by `ps`. Without any token whoever reaches the
-service may do everything, so it then listens on loopback alone unless it is told otherwise.
+A read token may ask, an ingest token may send events on to TorchServe and nothing else, a write
+token may do all that and change things. Each is given as it is or as a file that holds it: a file
+is seen neither in the environment nor by `ps`. Without any token whoever reaches the service may
+do everything, so it then listens on loopback alone unless it is told otherwise.
 """
 
 import hmac
 import ipaddress
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Flag
 from pathlib import Path
 
 from state_service.settings import ENVIRONMENT_PREFIX, Settings, SettingsError
@@ -16,12 +17,14 @@ from state_service.settings import ENVIRONMENT_PREFIX, Settings, SettingsError
 _MIN_TOKEN_CHARS = 16
 
 
-class Right(IntEnum):
-    """What a request needs, and what a token gives: more includes less."""
+class Right(Flag):
+    """What a request needs, and what a token gives: a write token gives all of it."""
 
     NOTHING = 0
     READ = 1
-    WRITE = 2
+    INGEST = 2
+    WRITE = 4
+    ALL = READ | INGEST | WRITE
 
 
 @dataclass(frozen=True, slots=True, repr=False)  # a token must not be in a log by accident
@@ -30,6 +33,7 @@ class Tokens:
 
     read: bytes | None = None
     write: bytes | None = None
+    ingest: bytes | None = None
 
     @property
     def required(self) -> bool:
@@ -38,11 +42,15 @@ class Tokens:
 
     def right_of(self, given: bytes) -> Right:
         """Return what a token gives, in a time that does not depend on how much of it is right."""
-        reads = self.read is not None and hmac.compare_digest(given, self.read)
-        writes = self.write is not None and hmac.compare_digest(given, self.write)
-        if writes:
-            return Right.WRITE
-        return Right.READ if reads else Right.NOTHING
+        rights = Right.NOTHING
+        for token, right in (
+            (self.read, Right.READ),
+            (self.ingest, Right.INGEST),
+            (self.write, Right.ALL),
+        ):
+            if token is not None and hmac.compare_digest(given, token):
+                rights |= right
+        return rights
 
 
 def load_tokens(settings: Settings) -> Tokens:
@@ -51,16 +59,24 @@ def load_tokens(settings: Settings) -> Tokens:
     Raises `SettingsError`, which never holds a token, for one that cannot be used, and for an
     address beyond loopback without any.
     """
-    read, write = _token(settings, "read_token"), _token(settings, "write_token")
-    if read is not None and write is None:
+    write = _token(settings, "write_token")
+    lesser = {name: _token(settings, name) for name in ("read_token", "ingest_token")}
+    for name, token in lesser.items():
+        if token is not None and write is None:
+            raise SettingsError(
+                f"{_named(name)} is set and write_token is not: nobody could record; set "
+                "write_token or write_token_file too"
+            )
+        if token is not None and token == write:
+            raise SettingsError(
+                f"{_named(name)} is also the write_token: make them two, or leave {name} out, as "
+                "the write token may do that too"
+            )
+    read, ingest = lesser.values()
+    if read is not None and read == ingest:
         raise SettingsError(
-            "STATE_READ_TOKEN (read_token) is set and write_token is not: nobody could record; "
-            "set write_token or write_token_file too"
-        )
-    if read is not None and read == write:
-        raise SettingsError(
-            "STATE_READ_TOKEN (read_token) is also the write_token: make them two, or leave "
-            "read_token out, as the write token may read"
+            f"{_named('read_token')} is also the ingest_token: make them two, as who sends events "
+            "need not be able to read"
         )
     if write is None and not (settings.allow_anonymous or is_loopback(settings.host)):
         raise SettingsError(
@@ -68,7 +84,7 @@ def load_tokens(settings: Settings) -> Tokens:
             "write: set write_token_file and read_token_file, or allow_anonymous=true where the "
             "network lets nobody else in"
         )
-    return Tokens(read, write)
+    return Tokens(read, write, ingest)
 
 
 def is_loopback(host: str) -> bool:

@@ -5,6 +5,7 @@ but what is another at each run: moments, counters of `/stats`, and, in what is 
 numbers, as a test would rather not hold 50,000,000 scores.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -28,6 +29,8 @@ from handler.settings import HandlerSettings
 from tests.contract.contract_support import SPEC, Served, operations, resolve, served
 from tests.handler.pipeline_support import UNREACHABLE
 from tests.readme import assert_shown
+from tests.state_service.scorer_fake import break_off, never_answer
+from tests.state_service.scorer_fake import scorer as fake_torchserve
 
 SCORER = "/predictions/scorer"
 READ, WRITE = "read-token-of-the-tests", "write-token-of-the-tests"
@@ -130,7 +133,34 @@ async def test_each_answer_of_the_state_service_is_as_written(tmp_path: Path) ->
         headers = {"Authorization": f"Bearer {READ}"}
         asked.add(await ask("Unauthorized", "GET", "/stats"))
         asked.add(await ask("Forbidden", "POST", "/scores", json={}, headers=headers))
+    asked |= {name async for name in _hand_on(tmp_path / "ingest")}
     assert asked == {name for name in EXAMPLES if SCORER not in name}
+
+
+async def _hand_on(folder: Path) -> AsyncIterator[str]:
+    """Ask TorchServe through the service."""
+    limits: dict[str, Any] = {"body_timeout_seconds": 1.0, "ingest_timeout_seconds": 1.0}
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"["
+        await asyncio.sleep(30)
+
+    async with fake_torchserve() as behind:
+        async with asking(folder, torchserve_url=behind.url, **limits) as ask:
+            event = example_of("post", "/ingest")
+            yield await ask("post /ingest 200", "POST", "/ingest", json=event)
+            yield await ask("post /ingest 400", "POST", "/ingest", data=slowly())
+            behind.act = break_off
+            headers = {"Idempotency-Key": "k"}
+            yield await ask("post /ingest 502", "POST", "/ingest", json=event, headers=headers)
+            behind.act = never_answer
+            yield await ask("post /ingest 504", "POST", "/ingest", json=event)
+        async with asking(folder, torchserve_url=behind.url, max_body_bytes=1000) as ask:
+            yield await ask("post /ingest 413", "POST", "/ingest", data=b" " * 1001)
+    async with asking(folder, torchserve_url=behind.url) as ask:
+        yield await ask("post /ingest 503", "POST", "/ingest", json=event)
+    async with asking(folder) as ask:
+        yield await ask("post /ingest 501", "POST", "/ingest", json=event)
 
 
 async def _tell_the_story(ask: Asker) -> AsyncIterator[str]:

@@ -19,6 +19,7 @@ from handler.recording import RecordingError, StateClient
 from state_service.access import RIGHTS
 from state_service.documentation import SPEC_PATH
 from state_service.errors import ServiceError
+from state_service.ingest import INGEST
 from state_service.settings import Settings
 from state_service.tokens import Right
 from tests.contract.contract_support import (
@@ -30,9 +31,14 @@ from tests.contract.contract_support import (
     schema_of,
     served,
 )
+from tests.state_service.scorer_fake import break_off, never_answer, scorer
 
-ANSWERED_BY_TORCHSERVE = "scoring"
-TOKENS = {"read_token": "read-token-of-the-tests", "write_token": "write-token-of-the-tests"}
+ANSWERED_BY_TORCHSERVE = "/predictions/scorer"
+TOKENS = {
+    "read_token": "read-token-of-the-tests",
+    "write_token": "write-token-of-the-tests",
+    "ingest_token": "ingest-token-of-the-tests",
+}
 
 
 async def test_the_routes_are_the_contracts(tmp_path: Path) -> None:
@@ -43,9 +49,7 @@ async def test_the_routes_are_the_contracts(tmp_path: Path) -> None:
             if route.resource is not None and route.method != "HEAD"
         }
     documented = {
-        (method.upper(), path)
-        for method, path, operation in operations()
-        if operation["tags"] != [ANSWERED_BY_TORCHSERVE]
+        (method.upper(), path) for method, path, _ in operations() if path != ANSWERED_BY_TORCHSERVE
     }
     # Below these lie the files of Swagger UI and of the live page.
     files = ("/docs/", "/dashboard/")
@@ -198,6 +202,40 @@ async def _walk(walk: _Walker) -> None:
     await _walk_through_troubles(walk)
 
 
+async def _walk_through_ingest(folder: Path, session: aiohttp.ClientSession) -> _Walker:
+    """Ask TorchServe through the service, well, badly and in vain."""
+    limits: dict[str, Any] = {
+        "max_body_bytes": 10_000,
+        "body_timeout_seconds": 0.3,
+        "ingest_timeout_seconds": 0.3,
+        "max_ingests_in_flight": 1,
+    }
+    async with scorer() as behind:
+        url = behind.url
+        async with served(folder, torchserve_url=url, **limits) as service:
+            walk = _Walker(service, session)
+            await walk(200, "POST", "/ingest", json=[])
+            await walk(400, "POST", "/ingest", "/ingest?dry_run=1")
+            await walk(400, "POST", "/ingest", data=_slow_body())
+            await walk(405, "GET", "/ingest")
+            await walk(413, "POST", "/ingest", data=b" " * 20_000)
+            behind.act = break_off
+            await walk(502, "POST", "/ingest", json=[])
+            behind.act = never_answer
+            await walk(504, "POST", "/ingest", json=[])
+            service.app[INGEST].in_flight += 1
+            await walk(503, "POST", "/ingest", json=[])
+            service.service.phase = "stopping"
+            await walk(503, "POST", "/ingest", json=[])
+    async with served(folder, torchserve_url=url) as service:
+        walk.service = service
+        await walk(503, "POST", "/ingest", json=[])
+    async with served(folder) as service:
+        walk.service = service
+        await walk(501, "POST", "/ingest", json=[])
+    return walk
+
+
 async def _walk_lists(walk: _Walker) -> None:
     """Ask for users, scores and streams, well and badly."""
     scores = "/users/{user_id}/scores"
@@ -261,13 +299,13 @@ async def _walk_without_the_right_token(walk: _Walker) -> None:
     """Ask for everything: without a token, and for what changes something with the read token."""
     reader = {"Authorization": f"Bearer {TOKENS['read_token']}"}
     for method, path, operation in operations():
-        if operation["tags"] == [ANSWERED_BY_TORCHSERVE]:
+        if path == ANSWERED_BY_TORCHSERVE:
             continue
         address = path.replace("{user_id}", "u")
         asked = {scheme for requirement in operation.get("security", []) for scheme in requirement}
         if asked:
             await walk(401, method, path, address)
-        if asked == {"writeToken"}:
+        if asked and "readToken" not in asked:
             await walk(403, method, path, address, headers=reader)
         if not asked:
             await walk(200, method, path, address)
@@ -275,12 +313,13 @@ async def _walk_without_the_right_token(walk: _Walker) -> None:
 
 def test_the_contract_says_what_the_service_s_table_of_rights_says() -> None:
     for method, path, operation in operations():
-        if operation["tags"] == [ANSWERED_BY_TORCHSERVE]:
+        if path == ANSWERED_BY_TORCHSERVE:
             continue
         asked = {scheme for requirement in operation.get("security", []) for scheme in requirement}
         right = {
             frozenset[str](): Right.NOTHING,
             frozenset({"readToken", "writeToken"}): Right.READ,
+            frozenset({"ingestToken", "writeToken"}): Right.INGEST,
             frozenset({"writeToken"}): Right.WRITE,
         }[frozenset(asked)]
         assert RIGHTS[method.upper(), path] is right, (method, path)
@@ -333,11 +372,14 @@ async def test_every_answer_is_as_documented_and_every_documented_code_is_met(
     ):
         walk_guarded = _Walker(guarded, session)
         await _walk_without_the_right_token(walk_guarded)
-    codes, seen = walk.codes | walk_guarded.codes, walk.seen | walk_guarded.seen
+        walk_ingest = await _walk_through_ingest(tmp_path / "ingest", session)
+    walks = (walk, walk_guarded, walk_ingest)
+    codes = set[str]().union(*(each.codes for each in walks))
+    seen = set[tuple[str, str, int]]().union(*(each.seen for each in walks))
     documented = {
         (method, path, int(status))
         for method, path, operation in operations()
-        if operation["tags"] != [ANSWERED_BY_TORCHSERVE]
+        if path != ANSWERED_BY_TORCHSERVE
         for status in operation["responses"]
         if status != "default"
     }

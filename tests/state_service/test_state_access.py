@@ -17,7 +17,8 @@ from state_service.tokens import Right, Tokens, load_tokens
 from tests.state_service.state_support import Client, Server, batch, launched, serving, spawn
 
 READ, WRITE = "read-token-of-the-tests", "write-token-of-the-tests"
-TOKENS: dict[str, Any] = {"read_token": READ, "write_token": WRITE}
+INGEST = "ingest-token-of-the-tests"
+TOKENS: dict[str, Any] = {"read_token": READ, "write_token": WRITE, "ingest_token": INGEST}
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -57,6 +58,9 @@ def test_what_contradicts_itself_is_refused(tmp_path: Path) -> None:
         (Settings(write_token=WRITE, write_token_file=str(file)), "not both"),
         (Settings(read_token=READ), "nobody could record"),
         (Settings(read_token=WRITE, write_token=WRITE), "make them two"),
+        (Settings(ingest_token=INGEST), "STATE_INGEST_TOKEN.*nobody could record"),
+        (Settings(ingest_token=WRITE, write_token=WRITE), "STATE_INGEST_TOKEN.*make them two"),
+        (Settings(ingest_token=READ, read_token=READ, write_token=WRITE), "make them two"),
         (Settings(write_token_file=str(tmp_path / "none")), "No such file"),
         (Settings(write_token_file=str(tmp_path)), "Is a directory"),
     ]:
@@ -79,8 +83,8 @@ def test_on_loopback_no_token_is_needed(host: str) -> None:
 
 @given(st.binary())
 def test_only_the_tokens_themselves_give_a_right(given_bytes: bytes) -> None:
-    tokens = Tokens(READ.encode(), WRITE.encode())
-    expected = {READ.encode(): Right.READ, WRITE.encode(): Right.WRITE}
+    tokens = Tokens(READ.encode(), WRITE.encode(), INGEST.encode())
+    expected = {READ.encode(): Right.READ, INGEST.encode(): Right.INGEST, WRITE.encode(): Right.ALL}
     assert tokens.right_of(given_bytes) == expected.get(given_bytes, Right.NOTHING)
     assert Tokens().right_of(given_bytes) == Right.NOTHING
     assert READ not in repr(tokens) + repr(Settings(read_token=READ))
@@ -129,11 +133,12 @@ async def test_every_route_asks_for_what_the_table_says(tmp_path: Path) -> None:
                 ("", Right.NOTHING),
                 (READ + "x", Right.NOTHING),
                 (READ, Right.READ),
-                (WRITE, Right.WRITE),
+                (INGEST, Right.INGEST),
+                (WRITE, Right.ALL),
             ]:
                 headers = bearer(token) if token else {}
                 status = (await server.ask(method, path, headers=headers)).status
-                if right >= needed:
+                if needed in right:
                     assert status not in (401, 403), path
                 else:
                     assert status == (401 if right is Right.NOTHING else 403), path
@@ -234,7 +239,7 @@ async def test_without_tokens_it_goes_by_addresses_and_by_its_own_names(
 )
 async def test_a_page_whose_name_leads_here_reads_nothing(tmp_path: Path, host: str) -> None:
     async with serving(tmp_path) as server:
-        for method, path in (("GET", "/stats"), ("GET", "/healthz"), ("POST", "/scores")):
+        for method, path in (("GET", "/stats"), ("GET", "/docs"), ("POST", "/scores")):
             await server.problem(method, path, 421, "misdirected_request", headers={"Host": host})
     async with serving(tmp_path, **TOKENS) as server:
         headers = {"Host": host, **bearer(READ)}
@@ -303,6 +308,32 @@ async def _check_page(server: Server, path: str, policy: str) -> None:
     assert "unsafe" not in scripts
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["Referrer-Policy"] == "no-referrer"
+
+
+async def test_a_probe_is_answered_under_any_name(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        for path in ("/healthz", "/readyz"):
+            answer = await server.ask("GET", path, headers={"Host": "10-0-0-7.pods.internal"})
+            assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    ("allowed", "host", "status"),
+    [
+        ("*", "anything.example:1", 200),
+        ("*.Scores.test", "a.scores.test", 200),
+        ("*.scores.test", "a.b.scores.test:8090", 200),
+        ("*.scores.test", "scores.test", 421),
+        ("*.scores.test", "evilscores.test", 421),
+        ("*.scores.test", "scores.test.evil.example", 421),
+        ("other.test, *.scores.test", "other.test", 200),
+    ],
+)
+async def test_a_star_allows_every_name_below_its_suffix(
+    tmp_path: Path, allowed: str, host: str, status: int
+) -> None:
+    async with serving(tmp_path, allowed_hosts=allowed) as server:
+        assert (await server.ask("GET", "/stats", headers={"Host": host})).status == status
 
 
 # --- files ----------------------------------------------------------------------------------------

@@ -247,7 +247,6 @@ async def test_the_documentation_needs_no_other_host(tmp_path: Path) -> None:
                     assert response.status == 200, file
                     assert await response.read()
         spec = await server.get("/openapi.json")
-        assert spec == await server.get("/docs/swagger.json")
         assert spec["openapi"].startswith("3.1")
 
 

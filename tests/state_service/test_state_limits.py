@@ -101,6 +101,12 @@ CASES: list[tuple[str, float, _Ask, int, int, int, str]] = [
     ("body_timeout_seconds", 1.0, _body_in, 10, 11, 400, "body_timeout"),
 ]
 ELSEWHERE = {
+    "max_ingests_in_flight": (
+        "test_more_at_once_than_the_limit_are_told_to_wait_and_do_not_keep_out_scores"
+    ),
+    "ingest_timeout_seconds": (
+        "test_when_torchserve_breaks_off_or_is_late_it_is_not_known_what_was_counted"
+    ),
     "max_requests_in_flight": "test_more_requests_at_once_than_the_limit_are_told_to_wait",
     "max_viewers": "test_beyond_the_limit_viewers_are_refused_and_their_room_comes_back",
     "max_forgotten_users": "test_a_tombstone_holds_for_its_time_and_the_oldest_makes_room",

@@ -170,3 +170,58 @@ async def test_it_logs_json_lines_and_no_user_ids(tmp_path: Path) -> None:
     assert lines
     assert all(line.startswith("{") for line in lines)
     assert not any(user in stderr for user in USERS)
+
+
+async def _until_logged(process: ServiceProcess, sentence: str) -> str:
+    assert process.process.stderr is not None
+    lines: list[str] = []
+    while sentence not in (line := (await process.process.stderr.readline()).decode()):
+        assert line, "".join(lines)
+        lines.append(line)
+    return line
+
+
+async def test_a_hangup_reads_tokens_anew_and_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first-token-of-the-tests\n")
+    async with launched(tmp_path, "--write-token-file", str(file)) as process:
+
+        async def status(token: str) -> int:
+            headers = {"Authorization": f"Bearer {token}-token-of-the-tests"}
+            return (await process.ask("GET", "/stats", headers=headers)).status
+
+        assert (await status("first"), await status("second")) == (200, 401)
+        file.write_text("second-token-of-the-tests\n")
+        process.process.send_signal(signal.SIGHUP)
+        await _until_logged(process, "tokens read anew")
+        assert (await status("first"), await status("second")) == (401, 200)
+        file.write_text("short\n")
+        process.process.send_signal(signal.SIGHUP)
+        line = await _until_logged(process, "tokens not read anew")
+        assert "STATE_WRITE_TOKEN_FILE" in line
+        assert (await status("second")) == 200
+        assert (await process.stop(signal.SIGTERM))[0] == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE])
+async def test_a_signal_that_means_nothing_here_ends_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    async with launched(tmp_path) as process:
+        await _record_some(process, "one")
+        process.process.send_signal(number)
+        if number is not signal.SIGPIPE:
+            assert number.name in await _until_logged(process, "signal ignored")
+        assert (await process.get("/users/user%200/median"))["count"] > 0
+        assert (await process.stop(signal.SIGTERM))[0] == 0
+
+
+async def test_a_log_that_nobody_takes_any_more_ends_nothing(tmp_path: Path) -> None:
+    async with launched(tmp_path, "--log-level", "debug") as process:
+        pipe = process.process._transport.get_pipe_transport(2)  # type: ignore[attr-defined]  # noqa: SLF001
+        pipe.close()
+        await asyncio.sleep(0)
+        for key in ("one", "two"):  # each is a line at this level
+            await _record_some(process, key)
+        process.process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.process.wait(), 20) == 0
