@@ -20,8 +20,7 @@ _LINES = re.compile(
 )
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ARROW_START = b"\xff\xff\xff\xff"  # opens each message since Arrow 0.15
-_JSON_STARTS = b'[{" \t\r\n'
-
+_JSON_STARTS = b"[{ \t\r\n"
 _KEPT_TYPES = 64  # clients send the same ones again and again
 
 # First bytes of what people have at hand -> what it is, and what to do.

@@ -172,6 +172,7 @@ def test_another_encoding_is_told_which_are_taken(encoding: str) -> None:
         (JSON.decode().encode("utf-16-le"), None, "not_json", "UTF-16"),
         (JSON.decode().encode("utf-16-be"), "application/x-ndjson", "not_json", "UTF-16"),
         (JSON.replace(b"user-0", b"\xfc"), None, "not_json", "encode it as UTF-8"),
+        (b'{"events": [1], "events": []}', None, "not_events", "twice"),
         (b",".join(LINES.splitlines()), "application/json", "not_json", "put brackets around"),
         (b"{bad}\n" + LINES, "application/json", "not_json", "application/x-ndjson"),
     ],
@@ -191,7 +192,8 @@ CSV = "user_id,timestamp,f1,f2,f3\nuser-0,1.5,1,2,0\nuser-1,1.5,1,2,1\nuser-2,1.
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [(CSV, None), (CSV, "text/csv"), (BYTE_ORDER_MARK.decode() + CSV, "application/json"),
-     (CSV.partition("\n")[2], "text/csv; charset=utf-8"), (CSV.replace(",", ";"), "text/plain")],
+     (CSV.partition("\n")[2], "text/csv; charset=utf-8"), (CSV.replace(",", ";"), "text/plain"),
+     (CSV.replace("user_id,timestamp", '"user_id","timestamp"'), None)],
 )  # fmt: skip
 def test_csv_is_answered_with_the_command_that_converts_it(
     body: str, content_type: str | None
