@@ -93,7 +93,7 @@ def asks_which_model(request: Request) -> bool:
 
 def _check_wants_scores(headers: Mapping[str, str]) -> None:
     """Refuse what TorchServe marks as a call for an explanation: it would count as an event."""
-    if headers.get("explain", "").lower() in _TRUE:
+    if "explain" in headers and headers["explain"].lower() in _TRUE:
         raise RequestError(
             400,
             "no_explanations",
@@ -133,7 +133,9 @@ def _idempotency_key(request: Request, max_bytes: int) -> str:
 
 
 def _dry_run(headers: Mapping[str, str]) -> bool:
-    value = headers.get("x-dry-run", "").strip().lower()
+    if "x-dry-run" not in headers:
+        return False
+    value = headers["x-dry-run"].strip().lower()
     if value not in _TRUE + _FALSE:
         raise RequestError(400, "invalid_dry_run", "X-Dry-Run must be 1 or 0")
     return value in _TRUE
