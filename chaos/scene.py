@@ -93,7 +93,7 @@ async def open_scene(options: Options, report: Report, tell: Tell) -> AsyncItera
         settings = {
             "HANDLER_STATE_URL": proxy.url,
             "STATE_WINDOW_SECONDS": str(options.window_seconds),
-            "STATEHISTORY_SECONDS": str(HISTORY_SECONDS),
+            "STATE_HISTORY_SECONDS": str(HISTORY_SECONDS),
             "TS_DEFAULT_WORKERS_PER_MODEL": str(options.workers),
             **options.settings,
         }
