@@ -18,6 +18,10 @@ _LOST = (
     "Content-Type: application/json (with curl, -H 'Content-Type: application/json'), or send the "
     "events as one file of a multipart form (with curl, -F data=@events.json)"
 )
+_NO_PART = (
+    "none of the multipart form's parts is the only one, or is named data: name the one that has "
+    "the events so (with curl, -F data=@events.json)"
+)
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
@@ -106,7 +110,9 @@ def _body(request: Request, max_bytes: int) -> bytes:
     """Return the body, unpacked."""
     body = request.body
     if body is None:
-        raise RequestError(400, "unsupported_content_type", _LOST)
+        multipart = request.headers.get("content-type", "").lower().startswith("multipart/")
+        lost = _NO_PART if multipart else _LOST
+        raise RequestError(400, "unsupported_content_type", lost)
     if not body:
         raise RequestError(400, "empty_body", "the body is empty: POST events")
     if len(body) > max_bytes:

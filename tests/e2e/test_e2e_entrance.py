@@ -85,7 +85,7 @@ def test_what_curl_sends_is_counted_once(
     ("arguments", "said"),
     [
         (["-d", LINES, URL], "-H 'Content-Type: application/json'"),
-        (["-F", "a=" + LINES, "-F", "b=" + LINES, URL], "-F data=@events.json"),
+        (["-F", "a=" + LINES, "-F", "b=" + LINES, URL], "named data"),
         (["-X", "POST", URL], "POST events"),
     ],
 )

@@ -157,6 +157,7 @@ def test_another_encoding_is_told_which_are_taken(encoding: str) -> None:
         (None, "application/x-www-form-urlencoded", "unsupported_content_type",
          "-H 'Content-Type: application/json'"),
         (None, None, "unsupported_content_type", "Content-Type: application/json"),
+        (None, "multipart/form-data; boundary=x", "unsupported_content_type", "named data"),
         (b"", None, "empty_body", "POST events"),
         (b"ARROW1\x00\x00", None, "unsupported_content_type", "new_stream"),
         (b"ARROW1\x00\x00", "application/vnd.apache.arrow.stream", "unsupported_content_type",
