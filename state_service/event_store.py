@@ -146,6 +146,32 @@ class EventStore:
         self._leaving.appendleft(np.array([slot], np.int32))
         return before - self.live_events + in_segments
 
+    def newest_users(self) -> list[tuple[str, float]]:
+        """Return the two users with the newest timestamps held, or fewer, newest first.
+
+        O(events in the newest runs): older ones are not looked into.
+        """
+        newest: dict[int, float] = {}
+        detached = np.array(sorted(self.users.detached), np.int32)
+        runs = sorted(self.snapshot(), key=attrgetter("max_timestamp"), reverse=True)
+        for run in runs:
+            if len(newest) == 2 and run.max_timestamp <= min(newest.values()):
+                break
+            if not len(run):
+                continue
+            slots, timestamps, _ = run.columns()
+            theirs = ~np.isin(slots, detached)
+            for _ in range(2):  # a user is among the two of all only if among the two of its run
+                if not theirs.any():
+                    break
+                place = int(np.where(theirs, timestamps, -np.inf).argmax())
+                slot = int(slots[place])
+                newest[slot] = max(newest.get(slot, -np.inf), float(timestamps[place]))
+                theirs &= slots != slot
+            newest = dict(sorted(newest.items(), key=lambda user: -user[1])[:2])
+        slots = np.array(list(newest), np.int32)
+        return list(zip(self.users.names(slots), newest.values(), strict=True))
+
     # --- sealing and merging ------------------------------------------------------------------
 
     def freeze(self) -> None:

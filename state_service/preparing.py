@@ -18,6 +18,7 @@ from state_service.batch_keys import BatchCounts, SeenKey
 from state_service.errors import StorageError
 from state_service.formats import BLOCK_ROWS, checksum, encode_keys
 from state_service.schema import (
+    EVENT_CLOCK,
     INCREMENTAL_VACUUM,
     LOG_BYTES,
     PAGE_BYTES,
@@ -107,6 +108,7 @@ async def prepare(connection: aiosqlite.Connection, path: Path, synchronous: str
         await _migrate_from_2(connection)
     if version in (1, 2, 3):
         await _migrate_from_3(connection, path)
+    await connection.executescript(EVENT_CLOCK)
 
 
 async def _migrate_from_1(connection: aiosqlite.Connection) -> None:

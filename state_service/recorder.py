@@ -20,8 +20,7 @@ The rules
 
 Between judging and applying only time passes: this is the only place that adds events, nobody is
 forgotten meanwhile (`recording`), and expiry makes room. So what was judged to fit still fits.
-Under the event clock a group's late events are those older than the window before the newest in the
-group: its requests count as having arrived at one moment.
+Under the event clock events move time in their order, within a group as well.
 """
 
 import asyncio
@@ -244,9 +243,10 @@ class Recorder:
         if not accepted.all():
             user_ids = list(compress(user_ids, accepted))
             timestamps, scores = timestamps[accepted], scores[accepted]
-        seen_at = windows.reference(now)
-        if self.settings.clock == "event":  # its time moves with the events
-            seen_at = float(timestamps.max(initial=seen_at))
+        # Not before the newest of its events: a key lives as long as they can come again.
+        seen_at = max(windows.reference(now), float(timestamps.max(initial=-np.inf)))
+        if self.settings.clock == "wall":
+            seen_at = now
         return Group(seen_at, [batch.key for batch in fresh], counts, user_ids, timestamps, scores)
 
     async def _commit(self, plan: _Plan) -> NotDurableError | None:

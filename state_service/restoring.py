@@ -46,6 +46,7 @@ class Restorer:
         self.status.journal_rows_total = self.journal.count_uncovered()
         try:
             await self._load_segments(stopped)
+            self.state.windows.resume_clock(await self.snapshot.load_clock())
             await self._load_keys()
             await self._replay(stopped)
         except UNREADABLE as error:

@@ -18,6 +18,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 
 from state_service.errors import StorageError
+from state_service.event_clock import ClockState
 
 SCHEMA_VERSION = 4
 PAGE_BYTES = 4_096  # of a file that this program creates
@@ -47,6 +48,12 @@ CREATE TABLE quarantine (
 CREATE TABLE forgotten (user_hash BLOB PRIMARY KEY, forgotten_at REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE hash_key (key BLOB NOT NULL);
 INSERT INTO hash_key VALUES (randomblob(32));
+"""
+# Beside the tables of the version: files without it lose nothing, and older programs pass over it.
+EVENT_CLOCK = """
+CREATE TABLE IF NOT EXISTS event_clock (
+  time REAL NOT NULL, alone INTEGER NOT NULL, beyond INTEGER NOT NULL, settled INTEGER NOT NULL
+);
 """
 VERSION = f"PRAGMA user_version = {SCHEMA_VERSION};"
 INCREMENTAL_VACUUM = "PRAGMA auto_vacuum = INCREMENTAL"  # before a new file's tables, or a VACUUM
@@ -91,6 +98,16 @@ def require_covered(rows: Sequence[Sequence[object]]) -> int:
     if sequence > GREATEST_NUMBER:
         raise StorageError(f"the table covered holds {sequence}, too great a number")
     return sequence
+
+
+def require_event_clock(rows: Sequence[Sequence[object]]) -> ClockState | None:
+    """Return what the table `event_clock` holds, None for nothing. Raises `StorageError`."""
+    match rows:
+        case []:
+            return None
+        case [(float() as time, int() as alone, int() as beyond, int() as settled)]:
+            return ClockState(time, alone, beyond, bool(settled))
+    raise StorageError("the table event_clock holds not one time and three numbers")
 
 
 def require_hash_key(rows: Sequence[Sequence[object]]) -> bytes:

@@ -27,6 +27,7 @@ from typing import NamedTuple, Self
 
 from state_service.batch_keys import SeenKey
 from state_service.errors import StorageError
+from state_service.event_clock import ClockState
 from state_service.formats import (
     BLOCK_ROWS,
     DamagedError,
@@ -38,7 +39,7 @@ from state_service.formats import (
     join_blocks,
     record,
 )
-from state_service.schema import INSERT_BLOCK, require_blocks
+from state_service.schema import INSERT_BLOCK, require_blocks, require_event_clock
 from state_service.store import Store
 
 
@@ -120,6 +121,10 @@ class SnapshotStore:
         del self._written[number]
         return None, damaged
 
+    async def load_clock(self) -> ClockState | None:
+        """Read back how the event clock stood. Raises `StorageError`."""
+        return require_event_clock(await self._store.read("SELECT * FROM event_clock"))
+
     async def load_keys(self, horizon: float) -> tuple[list[SeenKey], list[DamagedBlock]]:
         """Read back the batch keys seen at or after `horizon`, oldest first."""
         keys: list[SeenKey] = []
@@ -182,12 +187,17 @@ class SnapshotStore:
         return blocks
 
     async def commit(
-        self, live: Collection[int], keys: KeySet | None, keys_horizon: float, covered: int
+        self,
+        live: Collection[int],
+        keys: KeySet | None,
+        keys_horizon: float,
+        covered: int,
+        clock: ClockState | None = None,
     ) -> None:
         """Make what has been written the snapshot: segments `live` and no others.
 
         Key sets whose newest key was seen before `keys_horizon` go; journal rows up to `covered`
-        are in it. All of it or nothing. Raises `aiosqlite.Error`.
+        are in it, and the event clock stood so. All of it or nothing. Raises `aiosqlite.Error`.
         """
         named = {number: self._written[number] for number in live}
         new = [
@@ -212,6 +222,11 @@ class SnapshotStore:
                     [(old.blocks.start,) for old in old_sets],
                 )
                 await connection.execute_fetchall("UPDATE covered SET sequence = ?", (covered,))
+                await connection.execute_fetchall("DELETE FROM event_clock")
+                if clock is not None:
+                    await connection.execute_fetchall(
+                        "INSERT INTO event_clock VALUES (?, ?, ?, ?)", clock
+                    )
         except BaseException:
             self._garbage.extend(keys.blocks if keys else ())
             raise

@@ -31,6 +31,7 @@ import aiosqlite
 import structlog
 
 from state_service.batch_keys import SeenKey
+from state_service.event_clock import ClockState
 from state_service.formats import Record, encode_segment, record
 from state_service.journal import Journal
 from state_service.live import LiveState
@@ -50,6 +51,7 @@ class _Cut(NamedTuple):
     new: list[tuple[Segment, list[str]]]  # those not on disk, with the user ids of their runs
     keys: list[SeenKey]  # those not on disk
     keys_horizon: float
+    clock: ClockState | None
 
 
 @dataclass(slots=True)
@@ -132,6 +134,7 @@ class Snapshotter:
                 list(zip(new, user_ids, strict=True)),
                 state.keys.take_unsaved(),
                 state.keys_horizon(now),
+                None if windows.event_clock is None else windows.event_clock.state,
             )
 
     async def _write(self, cut: _Cut) -> None:
@@ -139,7 +142,7 @@ class Snapshotter:
             blocks = await asyncio.to_thread(_blocks, segment, user_ids)
             await self.store.write_segment(segment.number, blocks)
         keys = await self.store.write_keys(cut.keys)
-        await self.store.commit(cut.live, keys, cut.keys_horizon, cut.sequence)
+        await self.store.commit(cut.live, keys, cut.keys_horizon, cut.sequence, cut.clock)
 
     async def _clean_up(self, covered: int) -> None:
         """Delete what the snapshot has made superfluous. Raises `aiosqlite.Error`."""

@@ -6,11 +6,10 @@ The rules
    max_future_seconds`. It was in the window of a moment when `at - window_seconds <= timestamp <=
    at`, so nothing that comes with a newer timestamp changes an answer about a moment. Time is an
    argument: no clock is read here.
-2. `clock="wall"`: t is the caller's now. `clock="event"`: t is the newest timestamp accepted so
-   far, so a replay of old data sees the windows it saw then.
+2. `clock="wall"`: now is the caller's. `clock="event"`: it is what the events say
+   (`event_clock.py`), so a replay of old data sees the windows it saw then.
 3. What arrives older than the window is late, what lies beyond the future bound (by the caller's
-   now, under both clocks: one wrong clock far ahead must move nobody's window) is future.
-   Neither is kept; both are counted.
+   now, under both clocks) is future. Neither is kept; both are counted.
 4. Order does not matter and nothing is approximate: the median is the middle score, or the mean
    of the two middle ones, of float64; quantiles are numpy's `linear`.
 
@@ -53,6 +52,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from state_service.errors import CapacityError, HistoryError
+from state_service.event_clock import ClockState, EventClock
 from state_service.event_store import EventStore
 from state_service.merging import CELLS_A_WINDOW, Work
 from state_service.questions import (
@@ -95,6 +95,7 @@ class Windows:
     def __init__(self, rules: WindowRules) -> None:
         self.rules = rules
         self._store = EventStore(rules.memtable_events)
+        self.event_clock = EventClock(rules.window_seconds) if rules.clock == "event" else None
 
     # --- what is held -------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class Windows:
 
     @property
     def newest_timestamp(self) -> float:
-        """The newest timestamp accepted so far, minus infinity before: the event clock. O(1)."""
+        """The newest timestamp accepted so far, minus infinity before. O(1)."""
         return self._store.newest_timestamp
 
     @property
@@ -137,8 +138,16 @@ class Windows:
         return self._store.users.names(segment.slots)
 
     def reference(self, now: float) -> float:
-        """Return the time windows end at: `now`, or the newest timestamp under the event clock."""
-        return now if self.rules.clock == "wall" else self.newest_timestamp
+        """Return the time windows end at: `now`, or what the event clock says."""
+        return now if self.event_clock is None else self.event_clock.time
+
+    def resume_clock(self, state: ClockState | None) -> None:
+        """Let the event clock, if there is one, go on, once all segments are back.
+
+        Without a state it stands where the events held say. O(events in the newest runs).
+        """
+        if self.event_clock is not None:
+            self.event_clock.resume(state, self._store.newest_users())
 
     # --- writing ------------------------------------------------------------------------------
 
@@ -151,16 +160,15 @@ class Windows:
         """
         rules = self.rules
         verdicts = np.zeros(len(user_ids), np.int8)
-        latest = float(timestamps.max(initial=-np.inf))
         bound = now + rules.max_future_seconds
-        if latest > bound:
-            future = timestamps > bound
-            verdicts[future] = FUTURE
-            latest = float(timestamps.max(initial=-np.inf, where=~future))
-        reference = now if rules.clock == "wall" else max(latest, self.newest_timestamp)
-        oldest = reference - rules.window_seconds
-        if timestamps.min(initial=np.inf) < oldest:
-            verdicts[(timestamps < oldest) & (verdicts == ACCEPTED)] = LATE
+        if timestamps.max(initial=-np.inf) > bound:
+            verdicts[timestamps > bound] = FUTURE
+        if self.event_clock is not None:
+            self._judge_late(self.event_clock, user_ids, timestamps, verdicts)
+        else:
+            oldest = now - rules.window_seconds
+            if timestamps.min(initial=np.inf) < oldest:
+                verdicts[(timestamps < oldest) & (verdicts == ACCEPTED)] = LATE
         accepted = len(verdicts) - int(np.count_nonzero(verdicts))
         self._check_room(user_ids, verdicts, accepted)
         return Judgement(verdicts, accepted)
@@ -177,6 +185,8 @@ class Windows:
         """
         if len(user_ids):
             self._store.append(user_ids, timestamps, scores)
+            if self.event_clock is not None:
+                self.event_clock.advance(user_ids, timestamps)
 
     def ingest(
         self,
@@ -210,11 +220,14 @@ class Windows:
         Their events in segments are nobody's from now on and found by no question; `next_work`
         hands out the removal, and every segment concerned gets another number.
         """
-        return self._store.detach(user_id)
+        events = self._store.detach(user_id)
+        if self.event_clock is not None:
+            self.event_clock.forget(self._store.newest_users())
+        return events
 
     def forget(self, user_id: str) -> int:
         """`detach` a user and clean up here and now. O(events in the segments concerned)."""
-        events = self._store.detach(user_id)
+        events = self.detach(user_id)
         self._store.clean()
         return events
 
@@ -357,6 +370,24 @@ class Windows:
         return TopQuestion(k, by, self.all_medians_question(now, window_seconds, at))
 
     # --- inside -------------------------------------------------------------------------------
+
+    @staticmethod
+    def _judge_late(
+        clock: EventClock,
+        user_ids: Sequence[str],
+        timestamps: NDArray[np.float64],
+        verdicts: NDArray[np.int8],
+    ) -> None:
+        """Mark the late ones among those that are not marked yet."""
+        if not verdicts.any():
+            late = clock.late(user_ids, timestamps)
+            if late is not None:
+                verdicts[late] = LATE
+            return
+        kept = np.flatnonzero(verdicts == ACCEPTED)
+        late = clock.late([user_ids[place] for place in kept.tolist()], timestamps[kept])
+        if late is not None:
+            verdicts[kept[late]] = LATE
 
     def _horizon(self, now: float) -> float:
         """Return the oldest timestamp that a question may still reach."""

@@ -266,8 +266,10 @@ async def test_under_the_event_clock_a_key_lives_while_its_events_do(tmp_path: P
         assert (await server.record(first))["duplicates"] == 1
         assert (await server.get("/users/ann/median"))["count"] == 1
         await server.record(batch("later", ["bob"], [0.5], [now + 5_000]))
+        assert (await server.get("/stats"))["batch_keys"] == 2  # one user alone does not move it
+        await server.record(batch("confirmed", ["eve"], [0.5], [now + 5_000]))
         await server.record(batch("last", ["bob"], [0.5], [now + 5_000]))
-        assert (await server.get("/stats"))["batch_keys"] == 2
+        assert (await server.get("/stats"))["batch_keys"] == 3
 
 
 def _packed(**changes: Any) -> bytes:

@@ -26,6 +26,7 @@ from state_service.formats import (
     join_blocks,
 )
 from state_service.windows import ACCEPTED, FUTURE, LATE, WindowRules, Windows
+from tests.state_service.event_clock_oracle import NaiveClock
 
 if TYPE_CHECKING:
     from state_service.merging import Work
@@ -51,6 +52,7 @@ def _restarted(windows: Windows) -> Windows:
     """Return new windows with what the old ones put into a snapshot."""
     windows.seal()
     fresh = Windows(windows.rules)
+    state = windows.event_clock and windows.event_clock.state
     for segment in windows.segments:
         payloads = encode_segment(segment, windows.user_ids(segment), block_rows=3)
         stored = join_blocks(
@@ -59,6 +61,7 @@ def _restarted(windows: Windows) -> Windows:
         fresh.restore(
             segment.number, stored.user_ids, stored.counts, stored.timestamps, stored.scores
         )
+    fresh.resume_clock(state or None)
     return fresh
 
 
@@ -70,7 +73,7 @@ class _Machine(RuleBasedStateMachine):
         rules = WindowRules(WINDOW, AHEAD, HISTORY, self.clock, memtable_events=8)
         self.windows = Windows(rules)
         self.now = 1000.0
-        self.newest = -math.inf
+        self.naive = NaiveClock(WINDOW)
         self.accepted: list[tuple[str, float, float]] = []
         # What some `expire` could drop; only a clock set back brings it into a window again.
         self.doubtful: list[tuple[str, float, float]] = []
@@ -80,13 +83,19 @@ class _Machine(RuleBasedStateMachine):
     # --- the oracle ---------------------------------------------------------------------------
 
     def reference(self) -> float:
-        return self.now if self.clock == "wall" else self.newest
+        return self.now if self.clock == "wall" else self.naive.time
 
-    def verdicts(self, timestamps: list[float]) -> list[int]:
-        bound = self.now + AHEAD
-        newest = max([self.newest, *(t for t in timestamps if t <= bound)])
-        oldest = (self.now if self.clock == "wall" else newest) - WINDOW
-        return [FUTURE if t > bound else LATE if t < oldest else ACCEPTED for t in timestamps]
+    def verdict(self, user: str, timestamp: float) -> int:
+        if timestamp > self.now + AHEAD:
+            return FUTURE
+        if self.clock == "event":
+            return ACCEPTED if self.naive.take(user, timestamp) else LATE
+        return LATE if timestamp < self.now - WINDOW else ACCEPTED
+
+    def follow_clock(self) -> None:
+        """Take over where the clock stands after what its own tests look at."""
+        if self.windows.event_clock is not None:
+            self.naive.follow(self.windows.event_clock)
 
     def bounds(self, length: float | None, at: float | None) -> tuple[float, float] | None:
         """Return the interval asked for, None when it reaches too far back."""
@@ -124,7 +133,7 @@ class _Machine(RuleBasedStateMachine):
         names = [user for user, _, _ in batch]
         timestamps = np.array([self.now + offset for _, offset, _ in batch], np.float64)
         scores = np.array([score for _, _, score in batch], np.float64)
-        expected = self.verdicts(timestamps.tolist())
+        expected = list(map(self.verdict, names, timestamps.tolist()))
         if in_two_steps:
             verdicts, accepted = self.windows.judge(names, timestamps, self.now)
             self.windows.check()
@@ -141,7 +150,6 @@ class _Machine(RuleBasedStateMachine):
         ):
             if verdict == ACCEPTED:
                 self.accepted.append((user, timestamp, score))
-                self.newest = max(self.newest, timestamp)
 
     @rule(seconds=st.integers(0, 30).map(lambda halves: halves / 2))
     def advance(self, seconds: float) -> None:
@@ -201,6 +209,7 @@ class _Machine(RuleBasedStateMachine):
         self.accepted = [event for event in self.accepted if event[0] != user]
         self.doubtful = [event for event in self.doubtful if event[0] != user]
         assert self.windows.forget(user) == 0
+        self.follow_clock()
 
     @rule(user=users)
     def detach(self, user: str) -> None:
@@ -211,15 +220,14 @@ class _Machine(RuleBasedStateMachine):
         self.accepted = [event for event in self.accepted if event[0] != user]
         self.doubtful = [event for event in self.doubtful if event[0] != user]
         assert self.windows.detach(user) == 0
+        self.follow_clock()
 
     @rule()
     def restart(self) -> None:
         self.works.clear()
         self.windows = _restarted(self.windows)
-        # Whoever had the newest event may have been forgotten.
-        assert self.windows.newest_timestamp <= self.newest
-        self.newest = self.windows.newest_timestamp
-        assert all(timestamp <= self.newest for _, timestamp, _ in self.accepted)
+        assert self.windows.reference(self.now) == self.reference()
+        self.follow_clock()
 
     # --- what may be asked --------------------------------------------------------------------
 
@@ -301,6 +309,8 @@ class _Machine(RuleBasedStateMachine):
     @invariant()
     def is_consistent(self) -> None:
         self.windows.check()
+        if self.windows.event_clock is not None:
+            self.naive.agree(self.windows.event_clock)
 
     @invariant()
     def keeps_what_can_be_asked_for(self) -> None:
