@@ -18,12 +18,20 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from state_service import __version__
-from state_service.app_keys import SERVICE
+from state_service.app_keys import CENSUS, SERVICE
+from state_service.census import Headcount
 from state_service.ingest import Ingest
+from state_service.routes_service import event_clock_of
 from state_service.schema import LOG_BYTES
 from state_service.service import StateService
 from state_service.settings import LIMITS
 from state_service.traffic import Traffic
+
+_EVENT_CLOCK = {
+    "time": ("event_clock_timestamp_seconds", "Where the windows of a replay end."),
+    "behind_seconds": ("event_clock_behind_seconds", "How far that lies behind this server."),
+    "waiting_seconds": ("event_clock_waiting_seconds", "How far the newest event is ahead of it."),
+}
 
 
 def add_metrics(app: web.Application, traffic: Traffic, ingest: Ingest) -> None:
@@ -31,12 +39,19 @@ def add_metrics(app: web.Application, traffic: Traffic, ingest: Ingest) -> None:
     # Else each series has a second one, which says when it began.
     disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
-    registry.register(_ServiceCollector(app[SERVICE], ingest))
+    collector = _ServiceCollector(app[SERVICE], ingest)
+    registry.register(collector)
     registry.register(app[SERVICE].stages.histogram)
     registry.register(traffic.requests)
     registry.register(traffic.seconds)
     ProcessCollector(registry=registry)
-    app.router.add_get("/metrics", make_aiohttp_handler(registry))
+    answer = make_aiohttp_handler(registry)
+
+    async def get_metrics(request: web.Request) -> web.StreamResponse:
+        collector.headcount = await request.app[CENSUS].headcount()
+        return await answer(request)
+
+    app.router.add_get("/metrics", get_metrics)
 
 
 class _ServiceCollector(Collector):
@@ -45,6 +60,7 @@ class _ServiceCollector(Collector):
     def __init__(self, service: StateService, ingest: Ingest) -> None:
         self._service = service
         self._ingest = ingest
+        self.headcount = Headcount()
 
     def collect(self) -> Iterator[Metric]:
         yield from self._build()
@@ -102,10 +118,10 @@ class _ServiceCollector(Collector):
     def _held(self) -> Iterator[Metric]:
         service, settings = self._service, self._service.settings
         for name, text, value, limit in (
-            ("active_users", "Users with a score held", service.windows.active_users,
-             settings.max_active_users),
-            ("live_events", "Scores held in memory", service.windows.live_events,
-             settings.max_live_events),
+            ("held_users", "Users with a score held, the history included",
+             service.windows.active_users, settings.max_active_users),
+            ("held_events", "Scores held in memory, the history included",
+             service.windows.live_events, settings.max_live_events),
             ("batch_keys", "Keys remembered against duplicates", len(service.keys),
              settings.max_batch_keys),
             ("requests_in_flight", "Requests being read", service.requests_in_flight,
@@ -117,6 +133,15 @@ class _ServiceCollector(Collector):
         ):  # fmt: skip
             yield _gauge(name, f"{text}.", value)
             yield _gauge(f"{name}_limit", f"{text}, at most.", limit)
+        if self.headcount.time is not None:
+            yield _gauge("active_users", "Users with a score in the window.", self.headcount.users)
+            yield _gauge("live_events", "Scores in the windows.", self.headcount.live_events)
+            yield _gauge(
+                "counted_timestamp_seconds", "When these were counted.", self.headcount.time
+            )
+        for name, told in (event_clock_of(service) or {}).items():
+            if told is not None:
+                yield _gauge(*_EVENT_CLOCK[name], told)
         yield _gauge("database_bytes", "Size of the database.", service.store.size_bytes())
         text = "Size of its write-ahead log"
         yield _gauge("wal_bytes", f"{text}.", service.store.log_bytes())

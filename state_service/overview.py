@@ -130,7 +130,7 @@ def conditions(
     found.sort(key=lambda condition: _SEVERITY.index(condition.level))
     if found:
         return found
-    if not stats["events_processed"] and not stats["live_events"]:
+    if not stats["events_processed"] and not stats["held_events"]:
         return [Condition("waiting", "Ready, and waiting for the first event.")]
     if stats["events_processed"] and not any(recent):
         return [Condition("waiting", "Ready, but no event has come for five minutes.")]
@@ -155,11 +155,12 @@ def _of_service(stats: Mapping[str, Any], settings: Settings) -> list[Condition]
     if damaged:
         found.append(Condition("warning", f"{damaged} damaged records were put aside at start."))
     for name, held, most in (
-        ("scores", stats["live_events"], settings.max_live_events),
-        ("users", stats["users"], settings.max_active_users),
+        ("scores", stats["held_events"], settings.max_live_events),
+        ("users", stats["held_users"], settings.max_active_users),
     ):
         if held >= _ALMOST_FULL * most:
             found.append(Condition("warning", f"Nearly full: {held:,} of {most:,} {name}."))
+    found += _of_event_clock(stats["event_clock"], stats["window_seconds"])
     if stats["loop_lag_seconds"] > _LONG_LAG_SECONDS:
         lag = stats["loop_lag_seconds"]
         found.append(Condition("warning", f"Requests waited {lag:.2f} s for this service lately."))
@@ -186,6 +187,19 @@ def _of_file(
             )
         )
     return found
+
+
+def _of_event_clock(clock: Mapping[str, Any] | None, window_seconds: float) -> list[Condition]:
+    """Tell of an event that lies so far ahead of the others that its clock must be wrong."""
+    if clock is None or clock["waiting_seconds"] <= window_seconds:
+        return []
+    return [
+        Condition(
+            "warning",
+            f"The newest event lies {clock['waiting_seconds']:,.0f} s ahead of the replay's time"
+            " and waits for others to get there. Is a producer's clock wrong?",
+        )
+    ]
 
 
 def _of_spool(spool: Mapping[str, Any]) -> list[Condition]:

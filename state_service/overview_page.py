@@ -5,7 +5,7 @@ Whatever is shown goes through `escape`: user ids are anything that somebody sen
 
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import urlencode
@@ -86,6 +86,9 @@ def groups(overview: Overview) -> list[tuple[str, list[tuple[str, str]]]]:
                 ("Ingest latency", seconds(rates.ingest_latency_seconds)),
                 ("Users", number(stats["users"])),
                 ("Live events", number(stats["live_events"])),
+                ("Median of all users' medians", score(stats["median_of_medians"]["median"])),
+                ("Events held, the past included", number(stats["held_events"])),
+                *_clock_rows(stats["event_clock"]),
             ],
         ),
         (
@@ -178,6 +181,16 @@ def score(value: float | None) -> str:
     ('0.1235', '-')
     """
     return _NOTHING if value is None or math.isnan(value) else f"{value:.4g}"
+
+
+def _clock_rows(clock: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    if clock is None:
+        return []
+    told = clock["time"]
+    return [
+        ("The replay's time", _NOTHING if told is None else f"{told:,.3f}"),
+        ("Behind the server's", seconds(clock["behind_seconds"])),
+    ]
 
 
 def _or_dash(value: int | None) -> str:

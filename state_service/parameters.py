@@ -39,6 +39,24 @@ def read_window_question(
     return WindowQuestion(window, at, _quantiles(query.get("q"), settings))
 
 
+def read_span(query: Mapping[str, str]) -> tuple[float | None, float | None] | None:
+    """Read `since` and `until`, epoch seconds; None when neither is given.
+
+    Raises `InvalidRequestError` when they cross, or stand beside what says the same otherwise.
+    """
+    since, until = _number(query, "since"), _number(query, "until")
+    if since is None and until is None:
+        return None
+    for name in ("at", "window"):
+        if name in query:
+            raise InvalidRequestError(f"since and until stand in the place of {name}: leave it out")
+    check_moment("since", since)
+    check_moment("until", until)
+    if since is not None and until is not None and since > until:
+        raise InvalidRequestError("since must not be later than until: exchange the two")
+    return since, until
+
+
 def refuse_unknown(query: Mapping[str, str], known: Sequence[str]) -> None:
     """Raise `InvalidRequestError` for a parameter that is not known."""
     if unknown := sorted(set(query) - set(known)):

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from state_service.app_keys import EVERYBODY, SERVICE
+from state_service.app_keys import CENSUS, EVERYBODY, SERVICE
+from state_service.census import Census
 from state_service.errors import InvalidRequestError
 from state_service.everybody import Everybody
 from state_service.listing import read_limit, refuse_others, without
@@ -42,6 +43,7 @@ def add_dashboard(app: web.Application) -> None:
     """Serve the page and what it needs; tick as long as the application runs."""
     app[VIEWERS] = Viewers(app[SERVICE].settings.max_viewers)
     app[EVERYBODY] = Everybody(app[SERVICE])
+    app[CENSUS] = Census(app[SERVICE], app[EVERYBODY])
     app.cleanup_ctx.append(_ticking)
     app.on_shutdown.append(_end_streams)
     app.router.add_get("/", get_page)
@@ -76,7 +78,7 @@ async def get_events(request: web.Request) -> web.StreamResponse:
     subject, limit = _read_question(request.query, request)
     with viewers.one_more(subject, request.transport) as viewer:
         if subject is None:
-            first = event("history", ticker.history()) + event("overview", ticker.overview())
+            first = event("history", ticker.history()) + event("overview", await ticker.overview())
         else:
             first = event("user", await user_view(service, subject, with_trail=True))
         response = web.StreamResponse(
@@ -111,7 +113,7 @@ def _read_question(query: Mapping[str, str], request: web.Request) -> tuple[Subj
 async def _ticking(app: web.Application) -> AsyncIterator[None]:
     """Take readings from the start on."""
     async with TorchServe(app[SERVICE].settings) as torchserve:
-        ticker = Ticker(app[SERVICE], app[VIEWERS], torchserve, app[EVERYBODY])
+        ticker = Ticker(app[SERVICE], app[VIEWERS], torchserve, app[EVERYBODY], app[CENSUS])
         app[TICKER] = ticker
         task = asyncio.create_task(ticker.run())
         yield

@@ -1,12 +1,14 @@
 """Questions about the service itself: statistics and health."""
 
 import dataclasses
+import math
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from state_service.app_keys import SERVICE
+from state_service.app_keys import CENSUS, SERVICE
+from state_service.census import Census
 from state_service.durability import durability_in_words
 from state_service.errors import NotDurableError, UnavailableError
 from state_service.service import StateService
@@ -18,19 +20,29 @@ routes = web.RouteTableDef()
 @routes.get("/stats")
 async def get_stats(request: web.Request) -> web.Response:
     """Tell what has happened since this process started, and what it holds."""
-    return web.json_response(body=msgspec.json.encode(stats_of(request.app[SERVICE])))
+    stats = await stats_of(request.app[SERVICE], request.app[CENSUS])
+    return web.json_response(body=msgspec.json.encode(stats))
 
 
-def stats_of(service: StateService) -> dict[str, Any]:
+async def stats_of(service: StateService, census: Census) -> dict[str, Any]:
     """Return what `/stats` and the live page show."""
+    headcount, middle = await census.headcount(), await census.middle()
     counters, settings = service.counters, service.settings
     return {
         "ingest_requests": counters.ingest_requests,
         "events_processed": counters.events_processed,
         "median_requests": counters.median_requests,
         "avg_ingest_latency_seconds": counters.avg_ingest_latency_seconds,
-        "users": service.windows.active_users,
-        "live_events": service.windows.live_events,
+        "users": headcount.users,
+        "live_events": headcount.live_events,
+        "counted_seconds_ago": census.age_seconds(headcount),
+        "median_of_medians": {
+            "median": middle.median,
+            "users": middle.users,
+            "seconds_ago": census.age_seconds(middle),
+        },
+        "held_users": service.windows.active_users,
+        "held_events": service.windows.live_events,
         "accepted": counters.accepted,
         "late": counters.late,
         "future": counters.future,
@@ -46,6 +58,7 @@ def stats_of(service: StateService) -> dict[str, Any]:
         "phase": service.phase,
         "window_seconds": settings.window_seconds,
         "clock": settings.clock,
+        "event_clock": event_clock_of(service),
         "durability": {
             "mode": settings.durability,
             "meaning": durability_in_words(service),
@@ -65,6 +78,19 @@ def stats_of(service: StateService) -> dict[str, Any]:
         "stages": service.stages.summary(),
         "loop_lag_seconds": service.loop_lag.worst_seconds,
         "restore": dataclasses.asdict(service.restored),
+    }
+
+
+def event_clock_of(service: StateService) -> dict[str, float | None] | None:
+    """Return where the time of a replay stands; None under the wall clock."""
+    clock = service.windows.event_clock
+    if clock is None:
+        return None
+    started = math.isfinite(clock.time)
+    return {
+        "time": clock.time if started else None,
+        "behind_seconds": service.clock() - clock.time if started else None,
+        "waiting_seconds": clock.waiting_seconds,
     }
 
 

@@ -20,6 +20,7 @@ from state_service.listing import (
 from state_service.newest import WindowQuestion
 from state_service.parameters import (
     check_percent_encoding,
+    read_span,
     read_window_question,
     refuse_unknown,
 )
@@ -131,15 +132,21 @@ async def delete_user(request: web.Request) -> web.Response:
 
 @routes.get(r"/users/{user_id:[^/]+}/scores")
 async def get_scores(request: web.Request) -> web.Response:
-    """Answer the window itself, newest first."""
+    """Answer the window itself, or all of a span that is kept, newest first."""
     service = request.app[SERVICE]
     service.require_ready()
     limit = read_limit(request.query, service.settings.max_listed)
-    refuse_others(request.query, ("at", "limit", "window"))
-    question = read_window_question(without(request.query, "limit"), service.settings)
-    user_id = _user_id(service, request)
-    window = service.windows.median_question(user_id, service.clock(), question.window, question.at)
-    newest, summary = await answered(WindowQuestion(window, limit))
+    refuse_others(request.query, ("at", "limit", "since", "until", "window"))
+    span = read_span(request.query)
+    others = without(request.query, "limit", "since", "until")
+    question = read_window_question(others, service.settings)
+    user_id, now = _user_id(service, request), service.clock()
+    if span is None:
+        asked = service.windows.median_question(user_id, now, question.window, question.at)
+    else:
+        asked = service.windows.between_question(user_id, now, *span)
+    newest, summary = await answered(WindowQuestion(asked, limit))
+    since, until = span or (None, None)
     return _json(
         {
             "user_id": user_id,
@@ -148,7 +155,9 @@ async def get_scores(request: web.Request) -> web.Response:
                 {"timestamp": timestamp, "score": score}
                 for timestamp, score in zip(*(column.tolist() for column in newest), strict=True)
             ],
-            "window_seconds": question.window or service.settings.window_seconds,
+            "window_seconds": None if span else question.window or service.settings.window_seconds,
+            "since": since,
+            "until": until,
             "newest_timestamp": summary.newest_timestamp,
         }
     )

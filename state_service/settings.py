@@ -94,7 +94,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = 300.0
     clock: Annotated[
         Literal["wall", "event"],
-        Meta(description="windows end at the server's time, or at the newest timestamp (replays)"),
+        Meta(description="windows end at the server's time, or at the events' own (replays)"),
     ] = "wall"
     snapshot_interval_seconds: Annotated[
         float,
@@ -128,12 +128,12 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_viewers: Annotated[
         int, Meta(ge=0, description="streams of events served at once: pages that are open")
     ] = 64
-    max_live_events: Annotated[int, Meta(ge=1, description="most scores held in memory")] = (
-        50_000_000
-    )
-    max_active_users: Annotated[int, Meta(ge=1, description="most users with a score held")] = (
-        5_000_000
-    )
+    max_live_events: Annotated[
+        int, Meta(ge=1, description="most scores held in memory, those of the history included")
+    ] = 50_000_000
+    max_active_users: Annotated[
+        int, Meta(ge=1, description="most users with a score held, those of the history included")
+    ] = 5_000_000
     max_batch_keys: Annotated[
         int, Meta(ge=1, description="most batch keys remembered against duplicates")
     ] = 5_000_000

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from state_service.census import Census
 from state_service.errors import UnavailableError
 from state_service.everybody import Everybody
 from state_service.outcomes import Outcomes
@@ -52,12 +53,14 @@ class Ticker:
         viewers: Viewers,
         torchserve: TorchServe,
         everybody: Everybody,
+        census: Census,
     ) -> None:
         self.period_seconds = _PERIOD_SECONDS
         self._service = service
         self._viewers = viewers
         self._torchserve = torchserve
         self._everybody = everybody
+        self._census = census
         self._readings = deque([self._reading()], maxlen=_HISTORY_READINGS + _RATES_OVER)
         self._status = TorchServeStatus()
         self._rankings: Rankings | None = None
@@ -77,10 +80,10 @@ class Ticker:
 
     # --- what is shown ------------------------------------------------------------------------
 
-    def overview(self) -> Overview:
-        """Return the numbers of this moment. O(1)."""
+    async def overview(self) -> Overview:
+        """Return the numbers of this moment; counts that take long are as old as they say."""
         service = self._service
-        stats = stats_of(service)
+        stats = await stats_of(service, self._census)
         recent = Outcomes.of(service.counters).since(self._readings[0].outcomes)
         return Overview(
             time=service.clock(),
@@ -97,7 +100,7 @@ class Ticker:
         if self._rankings is None or self._service.clock() - self._rankings.time > _FRESH_SECONDS:
             with contextlib.suppress(UnavailableError):
                 await self._rank()
-        return self.overview()
+        return await self.overview()
 
     def history(self) -> list[Rates]:
         """Return the rates of the last minutes, a second each."""
@@ -124,7 +127,7 @@ class Ticker:
         self._readings.append(self._reading())
         subjects = self._viewers.subjects
         if None in subjects:
-            self._viewers.publish(None, event("overview", self.overview()))
+            self._viewers.publish(None, event("overview", await self.overview()))
         for subject in subjects:
             if subject is not None:
                 view = await user_view(self._service, subject)

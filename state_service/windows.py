@@ -308,6 +308,25 @@ class Windows:
         interval = self._interval(now, window_seconds, at)
         return self._question(user_id, interval, (), mean=False)
 
+    def between_question(
+        self, user_id: str, now: float, since: float | None, until: float | None
+    ) -> Question:
+        """Take down a question about a user's scores of any time that is kept, both ends inside.
+
+        By default from the oldest kept, and to the newest. Raises `HistoryError` when `since` lies
+        before what is kept. O(memtable + pending events).
+        """
+        horizon = self._horizon(now)
+        if since is not None and since < horizon:
+            raise HistoryError(
+                f"since={since:.3f} lies before what is kept, from {horizon:.3f} on: ask for "
+                f"since={math.ceil(horizon) + 1} or later (or raise the setting history_seconds)"
+            )
+        interval = Interval(
+            horizon if since is None else since, math.inf if until is None else until
+        )
+        return self._question(user_id, interval, (), mean=False)
+
     def summary(
         self,
         user_id: str,
@@ -424,14 +443,14 @@ class Windows:
         rules = self.rules
         if accepted and self.live_events + accepted > rules.max_live_events:
             raise CapacityError(
-                f"{rules.max_live_events} live events are held: the limit (max_live_events)",
+                f"{rules.max_live_events} events are held: the limit (max_live_events)",
                 limit="max_live_events",
             )
         if self.active_users + accepted > rules.max_active_users:  # else there is room anyway
             newcomers = self._store.users.newcomers(list(compress(user_ids, verdicts == ACCEPTED)))
             if newcomers and self.active_users + newcomers > rules.max_active_users:
                 raise CapacityError(
-                    f"{rules.max_active_users} users are active: the limit (max_active_users)",
+                    f"{rules.max_active_users} users are held: the limit (max_active_users)",
                     limit="max_active_users",
                 )
 

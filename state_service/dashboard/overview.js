@@ -140,12 +140,12 @@ export class OverviewPanel {
     this.showPhase(stats);
   }
 
-  showPhase({ phase, restore, events_processed: events, live_events: live }) {
+  showPhase({ phase, restore, events_processed: events, held_events: held }) {
     const progress = document.getElementById("progress");
     progress.hidden = phase !== "restoring";
     const total = restore.segments_total + restore.journal_rows_total;
     progress.value = total ? (restore.segments_done + restore.journal_rows_done) / total : 0;
-    document.getElementById("first-steps").hidden = phase !== "ready" || events > 0 || live > 0;
+    document.getElementById("first-steps").hidden = phase !== "ready" || events > 0 || held > 0;
   }
 
   /** What was last heard may not be so any more: say it where one looks first. */

@@ -67,8 +67,8 @@ async def test_what_is_bounded_stands_beside_its_bound(tmp_path: Path) -> None:
         await server.record(batch("k", ["u", "v", "v"], [1, 2, 3]))
         samples = await _samples(server)
         for name, value, limit in (
-            ("live_events", 3, 7),
-            ("active_users", 2, 6),
+            ("held_events", 3, 7),
+            ("held_users", 2, 6),
             ("batch_keys", 1, 5),
             ("requests_in_flight", 0, 4),
             ("requests_waiting", 0, 4),
