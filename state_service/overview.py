@@ -197,7 +197,7 @@ def _of_event_clock(clock: Mapping[str, Any] | None, window_seconds: float) -> l
         Condition(
             "warning",
             f"The newest event lies {clock['waiting_seconds']:,.0f} s ahead of the replay's time"
-            " and waits for others to get there. Is a producer's clock wrong?",
+            " and waits for others to get there, or a producer's clock is wrong.",
         )
     ]
 
