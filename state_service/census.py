@@ -57,7 +57,9 @@ class _Kept(Generic[_Counted]):
         if self._overdue is None and time.monotonic() >= self._rests_until:
             task = asyncio.create_task(self._run())
             await asyncio.wait({task}, timeout=_PATIENCE_SECONDS)
-            if not task.done():
+            if task.done():
+                task.result()
+            else:
                 self._overdue = task
         return self.value
 

@@ -34,6 +34,8 @@ class EventStore:
         self.segments: tuple[Segment, ...] = ()  # by newest timestamp, ascending
         self.live_events = 0
         self.newest_timestamp = -np.inf  # of all events there ever were
+        # What is newer is kept in runs of its own, or it would keep older events from expiring.
+        self.far = np.inf
         self._next_number = 1
         self._in_work: set[Run] = set()  # handed out, not yet back
         self._leaving: deque[NDArray[np.int32]] = deque()  # slots whose last event may be gone
@@ -177,10 +179,10 @@ class EventStore:
     def freeze(self) -> None:
         """Close the memtable: what it holds becomes one more pending run. O(memtable)."""
         if len(self.memtable):
-            self.pending += (self.memtable.copy(),)
+            self.pending += self.memtable.copy().split(self.far)
             self.memtable.clear()
 
-    def next_work(self, cell_seconds: float) -> Work | None:
+    def next_work(self, cell_seconds: float, present: float) -> Work | None:
         """Hand out a run to sort, a segment to clean or some to merge, None when there is none.
 
         Each run is handed out once, so several pieces can be worked on at a time. Whoever takes a
@@ -192,7 +194,7 @@ class EventStore:
         without = None
         if not inputs and self.users.detached:
             inputs, without = self._with_detached(segments)
-        inputs = inputs or choose(segments, self.newest_timestamp, cell_seconds)
+        inputs = inputs or choose(segments, present, cell_seconds)
         if not inputs:
             return None
         self._in_work.update(inputs)

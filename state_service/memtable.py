@@ -50,6 +50,22 @@ class PendingRun:
             self.timestamps[places], self.scores[places], self.min_timestamp, self.max_timestamp
         )
 
+    def split(self, timestamp: float) -> "tuple[PendingRun, ...]":
+        """Return what is up to a timestamp and what is newer, each if there is any. O(events)."""
+        if self.min_timestamp > timestamp or self.max_timestamp <= timestamp:
+            return (self,)
+        newer = self.timestamps > timestamp
+        return tuple(
+            PendingRun(
+                self.slots[places],
+                self.timestamps[places],
+                self.scores[places],
+                float(self.timestamps[places].min()),
+                float(self.timestamps[places].max()),
+            )
+            for places in ((~newer).nonzero()[0], newer.nonzero()[0])
+        )
+
     def without(self, slot: int) -> "PendingRun | None":
         """Return the run but for one user's events; None when nothing is left. O(events)."""
         kept = (self.slots != slot).nonzero()[0]

@@ -52,18 +52,16 @@ class Work:
         return Segment.build(self.number, slots, timestamps, scores)
 
 
-def choose(
-    segments: Sequence[Segment], newest_timestamp: float, cell_seconds: float
-) -> tuple[Segment, ...]:
+def choose(segments: Sequence[Segment], present: float, cell_seconds: float) -> tuple[Segment, ...]:
     """Return segments worth merging into one, none when there are none. O(segments log segments).
 
-    `newest_timestamp` tells which cells are past: those before its own.
+    Events arrive at about the timestamp `present`: cells before its own are past.
     """
     cells: defaultdict[float, list[Segment]] = defaultdict(list)
     for segment in segments:
         if len(segment) < _MAX_EVENTS:
             cells[segment.max_timestamp // cell_seconds].append(segment)
-    present = newest_timestamp // cell_seconds
+    present_cell = present // cell_seconds
     for cell, members in cells.items():
         members.sort(key=len)
         total = sum(map(len, members))
@@ -71,6 +69,6 @@ def choose(
             total > _MAX_EVENTS or len(members[-1]) > _RATIO * (total - len(members[-1]))
         ):
             total -= len(members.pop())
-        if len(members) >= (2 if cell < present else _FAN_IN):
+        if len(members) >= (2 if cell < present_cell else _FAN_IN):
             return tuple(members)
     return ()

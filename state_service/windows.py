@@ -183,10 +183,12 @@ class Windows:
 
         Freezes the memtable whenever it is full. O(n).
         """
-        if len(user_ids):
-            self._store.append(user_ids, timestamps, scores)
-            if self.event_clock is not None:
-                self.event_clock.advance(user_ids, timestamps)
+        if not len(user_ids):
+            return
+        if self.event_clock is not None:
+            self.event_clock.advance(user_ids, timestamps)
+            self._store.far = self.event_clock.time + self.rules.window_seconds
+        self._store.append(user_ids, timestamps, scores)
 
     def ingest(
         self,
@@ -244,7 +246,9 @@ class Windows:
         piece brings its result to `finish`, or the piece to `abandon`. O(segments log segments).
         """
         cell_seconds = self.rules.window_seconds / CELLS_A_WINDOW
-        return self._store.next_work(cell_seconds)
+        clock = self.event_clock
+        present = self.newest_timestamp if clock is None else clock.time
+        return self._store.next_work(cell_seconds, present)
 
     def finish(self, work: Work, segment: Segment | None) -> None:
         """Put a work's result in the place of its inputs.

@@ -100,6 +100,22 @@ def test_forgetting_whoever_moved_the_clock_moves_it_back() -> None:
     assert windows.summary("ann", NOW).count == 301
 
 
+def test_what_lies_ahead_keeps_nothing_else_in_memory() -> None:
+    windows = _windows()
+    for second in range(2_000):
+        for user in ("ann", "bob"):
+            _ingest(windows, user, THEN + second)
+        _ingest(windows, "mallory", NOW - 5_000 + second)
+        if second % 10 == 0:
+            windows.seal()
+            windows.expire(NOW)
+        while (work := windows.next_work()) is not None:
+            windows.finish(work, work.run())
+    windows.check()
+    assert windows.reference(NOW) == THEN + 1_999
+    assert windows.live_events <= 2_000 + 2 * 1.1 * (WINDOW + 300)
+
+
 _EVENTS = st.lists(
     st.tuples(st.sampled_from("abc"), st.integers(-30, 60), st.integers(1, 9)), max_size=40
 )

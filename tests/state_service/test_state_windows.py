@@ -6,7 +6,7 @@ from typing import Any
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 from state_service.errors import CapacityError, HistoryError
 from state_service.windows import ACCEPTED, FUTURE, LATE, WindowRules, Windows
@@ -102,10 +102,15 @@ def test_an_answer_about_a_moment_does_not_count_what_was_dated_later() -> None:
     assert windows.medians(["u"], NOW + 89, at=NOW + 40).counts.tolist() == [31]
 
 
-_PAST = st.lists(st.tuples(st.sampled_from("ab"), st.integers(-20, 0), st.floats(-1, 1)))
-_NEWER = st.lists(st.tuples(st.sampled_from("ab"), st.integers(1, 8), st.floats(-1, 1)))
+_PAST = st.lists(
+    st.tuples(st.sampled_from("ab"), st.integers(-20, 0), st.floats(-1, 1)), max_size=12
+)
+_NEWER = st.lists(
+    st.tuples(st.sampled_from("ab"), st.integers(1, 8), st.floats(-1, 1)), max_size=12
+)
 
 
+@settings(deadline=None)
 @given(past=_PAST, newer=_NEWER, at=st.integers(-8, 0), clock=st.sampled_from(["wall", "event"]))
 def test_an_answer_about_a_past_moment_never_changes_whatever_newer_comes(
     past: list[tuple[str, int, float]],
