@@ -117,12 +117,12 @@ def test_what_lies_ahead_keeps_nothing_else_in_memory() -> None:
 
 
 _EVENTS = st.lists(
-    st.tuples(st.sampled_from("abc"), st.integers(-30, 60), st.integers(1, 9)), max_size=40
+    st.tuples(st.sampled_from("abc"), st.integers(-30, 60), st.integers(1, 9)), max_size=60
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(runs=_EVENTS, cuts=st.lists(st.integers(1, 9), min_size=1), jump=st.integers(0, 100))
+@given(runs=_EVENTS, cuts=st.lists(st.integers(1, 40), min_size=1), jump=st.integers(0, 100))
 def test_the_clock_is_the_oracles_however_the_events_are_cut(
     runs: Sequence[tuple[str, int, int]], cuts: Sequence[int], jump: int
 ) -> None:
