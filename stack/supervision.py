@@ -229,6 +229,12 @@ def _archive() -> Path:
     store = os.environ.get("TS_MODEL_STORE") or read_property(SERVER_CONFIG, "model_store")
     archive = ROOT / (store or "") / "scorer.mar"
     if not zipfile.is_zipfile(archive):
-        build = "make model" if IN_CLONE else "python -m handler.create_model and handler.archive"
-        raise StackError(f"{archive} is missing or damaged: delete it and run {build}")
+        build = (
+            "pack your model (make model WEIGHTS=… MODEL_CONFIG=… INCLUDE=…) or the default one "
+            "(make default-model)"
+            if IN_CLONE
+            else "pack one with python -m handler.archive, the default one after python -m "
+            "handler.create_model"
+        )
+        raise StackError(f"{archive} is missing or damaged: {build}")
     return archive

@@ -59,6 +59,8 @@ class RunningStack:
         self.offset = free_offset()
         self.var = var
         self.http = urllib3.PoolManager(timeout=urllib3.Timeout(total=30), retries=False)
+        # In this folder the store may hold a model of whoever works here; elsewhere it is ours.
+        store = {"TS_MODEL_STORE": str(default_store())} if folder == ROOT else {}
         command = ["run", "--port-offset", str(self.offset), "--var", str(var)]
         self.process = subprocess.Popen(
             [*python, "-m", "stack", *command],
@@ -67,7 +69,7 @@ class RunningStack:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "TS_MODEL_STORE": str(default_store()), **(environment or {})},
+            env={**os.environ, **store, **(environment or {})},
         )
         self.output: list[str] = []
         self._lines: queue.Queue[str | None] = queue.Queue()
