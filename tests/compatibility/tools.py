@@ -10,6 +10,7 @@ class CurlCommand:
     arguments: str
     status: int
     why: str = ""
+    told: str = "Content-Type: application/json"  # what to type, where it is refused
 
 
 _JSON = "-H 'Content-Type: application/json'"
@@ -38,7 +39,12 @@ CURL = [
     CurlCommand("-X POST -T events.json", 200),
     CurlCommand("-F data=@events.json", 200),
     CurlCommand("-F file=@events.ndjson", 200),
-    CurlCommand("-F a=@events.json -F b=@events.json", 400, "which of them is the body?"),
+    CurlCommand(
+        "-F a=@events.json -F b=@events.json",
+        400,
+        "which of them is the body?",
+        told="-F data=@events.json",
+    ),
     CurlCommand(f"{_JSON} --data-binary @events.json.gz", 200, "its first bytes tell"),
     CurlCommand(f"--compressed {_JSON} -d @events.json", 200),
     CurlCommand(f"{_JSON} -H 'Content-Encoding: gzip' --data-binary @events.json.gz", 200),
