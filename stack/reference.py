@@ -23,8 +23,11 @@ _WRITTEN = "Written from the code by `python -m stack.reference`."
 _SETTINGS = f"""# Settings
 
 {_WRITTEN} What is beyond a limit is answered as [limits.md](limits.md)
-says. TorchServe's own are in `config.properties`, each also as `TS_<NAME>`, and its model's
-(batches, queue, timeouts) in `handler/model-config.yaml`.
+says. TorchServe's own are in `config.properties`, and its model's (batches, queue, timeouts) in
+`handler/model-config.yaml`. A line of the former is also a variable, `TS_<NAME>`, with four
+exceptions: `vmargs` and `decode_input_request` have none; `allowed_urls` is closed whatever the
+environment says (`use_env_allowed_urls` would open it, and is not set on purpose); and that of
+`token_expiration_min` is `TS_TOKEN_EXPIRATION_TIME_MIN`.
 
 """
 _OF_THE_STATE_SERVICE = """## The state service

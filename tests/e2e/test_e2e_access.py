@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 READ, WRITE = "read-token-of-the-tests", "write-token-of-the-tests"
+INGEST = "ingest-token-of-the-tests"
 EVENT = {"user_id": "u", "features": [0.1, 0.2, 0.3]}
 
 
@@ -61,6 +62,7 @@ def test_with_tokens_everybody_needs_one_and_the_stack_has_its_own(
         TS_DISABLE_TOKEN_AUTHORIZATION="false",
         STATE_READ_TOKEN=READ,
         STATE_WRITE_TOKEN_FILE=str(tmp_path / "write"),
+        STATE_INGEST_TOKEN=INGEST,
     )
     stack.wait_for_line("medianserve is ready")  # so the probe and the handler are let in
     key_file = stack.var / "key_file.json"
@@ -69,10 +71,11 @@ def test_with_tokens_everybody_needs_one_and_the_stack_has_its_own(
 
     _check_scoring(stack, inference, management)
     _check_state(stack)
+    _check_ingest(stack, inference)
     _check_management(stack, management)
     _check_grpc(stack, inference)
     _check_generator(stack)
-    secrets = [READ, WRITE, inference, management, _key(stack, "API")]
+    secrets = [READ, WRITE, INGEST, inference, management, _key(stack, "API")]
     secrets.append(_check_a_new_key(stack))
 
     family = psutil.Process(stack.process.pid).children(recursive=True)
@@ -105,6 +108,18 @@ def _check_state(stack: "RunningStack") -> None:
         answer = _asked(stack, "GET", 8090, "/users/u/median", token)
         assert (answer.status, answer.json()["count"]) == (200, 1)
     assert _asked(stack, "POST", 8090, "/scores", READ, body=b"{}").status == 403
+
+
+def _check_ingest(stack: "RunningStack", inference: str) -> None:
+    """See the service show TorchServe's key for those with the ingest token, and no others."""
+    body = json.dumps({**EVENT, "user_id": "by-ingest", "timestamp": time.time()})
+    for refused, status in ((None, 401), (inference, 401), (READ, 403)):
+        assert _asked(stack, "POST", 8090, "/ingest", refused, body=body).status == status
+    answer = _asked(stack, "POST", 8090, "/ingest", INGEST, body=body)
+    assert (answer.status, answer.json()["recorded"]) == (200, "stored")
+    assert _asked(stack, "GET", 8090, "/users/by-ingest/median", INGEST).status == 403
+    median = _asked(stack, "GET", 8090, "/users/by-ingest/median", READ)
+    assert median.json()["count"] == 1
 
 
 def _check_management(stack: "RunningStack", management: str) -> None:
