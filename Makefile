@@ -39,7 +39,7 @@ pip-failed = { echo "error: pip could not install the dependencies ($$(grep -im1
   sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model default-model test-model test test-light test-page test-compose test-observe chaos fuzz screenshots bench-setup bench bench-engine check format clean named-python
+.PHONY: help run demo model default-model test-model test test-light test-page test-compose test-observe test-typescript chaos fuzz screenshots bench-setup bench bench-engine check format clean named-python
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -81,6 +81,15 @@ test-observe: $(DEV) test-model  ## provoke the alerts before a real Prometheus 
 	@command -v prometheus >/dev/null && command -v promtool >/dev/null || \
 	  { echo "error: no prometheus here; install it (Debian: apt-get install prometheus)" >&2; exit 1; }
 	@$(BIN)/python -m pytest tests/alerts --numprocesses 2
+
+test-typescript: $(RUNTIME)  ## make TypeScript of the contract and compile a program against it (needs Node)
+	@command -v npm >/dev/null || \
+	  { echo "error: there is no npm here; install Node 20 or newer (Debian: apt-get install npm)" >&2; exit 1; }
+	@$(BIN)/python -c 'import json, state_service.documentation as d; print(json.dumps(d.load_spec()))' \
+	  > tests/typescript/contract.json
+	@cd tests/typescript && npm install --no-package-lock --no-audit --no-fund --loglevel error && \
+	  npx openapi-typescript contract.json --output contract.ts && npx tsc --noEmit --strict usage.ts
+	@echo "the contract compiles as TypeScript"
 
 chaos: $(RUNTIME) test-model  ## break the stack under load, count what is lost (ROUNDS, SEED, SECONDS_BETWEEN)
 	@$(BIN)/python -m chaos --rounds $(ROUNDS) --seconds-between $(SECONDS_BETWEEN) $(addprefix --seed ,$(SEED))

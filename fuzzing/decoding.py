@@ -23,7 +23,7 @@ from handler.reading import ReadRequest, Request, read_requests
 from handler.settings import HandlerSettings
 from state_service import wire
 from state_service.errors import ServiceError
-from state_service.parameters import read_window_question
+from state_service.parameters import read_window_question, refuse_unknown
 from state_service.settings import Settings
 
 MAX_CPU_SECONDS = 5.0  # of a thread, for one batch: no answer of the scorer may wait for more
@@ -126,10 +126,11 @@ def look_at(item: Hostile) -> list[Finding]:
 
 def _read_of_state(item: Hostile) -> object:
     if item.target is Target.MEDIANS:
-        return wire.decode_medians(item.body, _STATE)
+        return wire.decode_medians(item.body, item.target.content_type, _STATE)
     if item.target is Target.QUERY:
         query = URL("/?" + item.body.decode("ascii"), encoded=True).query
-        question = read_window_question(query, _STATE, quantiles=True)
+        refuse_unknown(query, "GET", "/users/{user_id}/stats")
+        question = read_window_question(query, _STATE)
         numbers = [question.window or 0.0, question.at or 0.0, *question.quantiles]
         _require(np.isfinite(numbers).all(), "a parameter is not finite")
         return question

@@ -19,6 +19,7 @@ from state_service.commands import COMMANDS, run_command
 from state_service.connections import HEARD, KEEP_ALIVE_SECONDS, silent_ones_closed
 from state_service.errors import StorageError
 from state_service.logs import configure_logging
+from state_service.serving import Runner
 from state_service.settings import Settings, SettingsError, load_settings
 
 log = structlog.get_logger()
@@ -46,7 +47,7 @@ def main() -> None:
 async def _serve(settings: Settings) -> None:
     app = await create_app(settings)
     _hear_other_signals(app[GUARD])
-    runner = web.AppRunner(
+    runner = Runner(
         app,
         access_log=None,
         keepalive_timeout=KEEP_ALIVE_SECONDS,

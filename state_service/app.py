@@ -13,7 +13,7 @@ from state_service.cross_origin import CrossOrigin
 from state_service.headers import add_headers
 from state_service.ingest import Ingest, add_ingest
 from state_service.metrics import add_metrics
-from state_service.problems import render_problems
+from state_service.problems import refuse_unknown_parameters, render_problems
 from state_service.routes_dashboard import add_dashboard
 from state_service.service import StateService
 from state_service.settings import Settings
@@ -48,6 +48,7 @@ def _application(
             render_problems,
             guard.middleware(),
             cross_origin.middleware(),
+            refuse_unknown_parameters,
         ],
     )
     app[SERVICE] = service

@@ -2,10 +2,36 @@
 
 import asyncio
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from state_service.app_keys import SERVICE
-from state_service.errors import InvalidRequestError
+from state_service.errors import ExpectationError, InvalidRequestError, TooLargeError
+
+_UNPACKED = ("identity", "br", "deflate", "gzip", "zstd")  # by aiohttp, as far as it can
+
+
+async def invite_later(_request: web.Request) -> None:
+    """Leave an `Expect: 100-continue` to `invite`: what refuses a head comes before it."""
+
+
+def invite(request: web.Request) -> None:
+    """Refuse a body that says it is over the limit; ask for one that waits to be asked for."""
+    limit = request.app[SERVICE].settings.max_body_bytes
+    if (request.content_length or 0) > limit:
+        raise TooLargeError(f"the body is over {limit} bytes: send several", limit="max_body_bytes")
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() not in _UNPACKED:
+        raise InvalidRequestError(
+            f"'Content-Encoding: {encoding[:100]}' is not read: "
+            "send gzip or zstd, or no compression"
+        )
+    expected = request.headers.get("Expect")
+    if expected is None or request.version < HttpVersion11:
+        return
+    if expected.lower() != "100-continue":
+        raise ExpectationError(f"cannot do what 'Expect: {expected[:100]}' asks for: leave it out")
+    assert request.transport is not None
+    request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 async def read_body(request: web.Request) -> bytes:
@@ -17,6 +43,7 @@ async def read_body(request: web.Request) -> bytes:
     service = request.app[SERVICE]
     service.require_ready()
     with service.one_more_in_flight():
+        invite(request)
         try:
             async with asyncio.timeout(service.settings.body_timeout_seconds):
                 body = await request.read()

@@ -7,6 +7,7 @@ ServiceError
   ForbiddenError          403  the token does not suffice, or a page of another site asks
   ConflictError           409  what was asked for is being done already
   TooLargeError           413  over a limit of size
+  ExpectationError        417  an Expect that cannot be met
   MisdirectedError        421  asked under a name that is not ours
   NotConfiguredError      501  a setting is missing that this needs
   BadGatewayError         502  TorchServe broke off: what it did is not known
@@ -64,6 +65,13 @@ class ForbiddenError(ServiceError):
 
     status = 403
     code = "forbidden"
+
+
+class ExpectationError(ServiceError):
+    """The request expects something that this service does not do."""
+
+    status = 417
+    code = "expectation_failed"
 
 
 class MisdirectedError(ServiceError):

@@ -14,6 +14,11 @@ _INLINE_SCRIPT = re.compile(r"<script>(.*?)</script>", re.DOTALL)
 
 async def add_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """Complete an answer's headers before they are sent."""
+    complete(response)
+
+
+def complete(response: web.StreamResponse) -> None:
+    """Complete an answer's headers."""
     headers = response.headers
     headers["Server"] = "medianserve"  # and not which versions of what
     headers["X-Content-Type-Options"] = "nosniff"

@@ -20,6 +20,7 @@ from multidict import CIMultiDict
 
 from state_service.access import GUARD
 from state_service.app_keys import SERVICE
+from state_service.bodies import invite, invite_later
 from state_service.errors import (
     BadGatewayError,
     GatewayTimeoutError,
@@ -29,7 +30,6 @@ from state_service.errors import (
     TooLargeError,
     UnavailableError,
 )
-from state_service.parameters import refuse_unknown
 from state_service.settings import Settings
 from state_service.torchserve_key import KeyFile
 
@@ -194,12 +194,11 @@ def add_ingest(app: web.Application, ingest: Ingest) -> None:
     """Serve `POST /ingest`."""
     app[INGEST] = ingest
     app.cleanup_ctx.append(_connected)
-    app.router.add_post("/ingest", post_ingest)
+    app.router.add_post("/ingest", post_ingest, expect_handler=invite_later)
 
 
 async def post_ingest(request: web.Request) -> web.Response:
     """Hand a request on to TorchServe and its answer back."""
-    refuse_unknown(request.query, ())
     return await request.app[INGEST].hand_on(request)
 
 
@@ -238,6 +237,7 @@ class _Body:
         self.then()
 
     async def _bounded(self) -> AsyncIterator[bytes]:
+        invite(self.request)
         content, limit = self.request.content, self.settings.max_body_bytes
         deadline = asyncio.get_running_loop().time() + self.seconds
         size = self.request.content_length or 0

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from state_service.errors import InvalidRequestError
+from state_service.parameters import read_count
 from state_service.ranking import By, Order, Place
 from state_service.settings import Settings
 from state_service.wire import check_user_id
@@ -48,7 +49,6 @@ def read_users_question(query: Mapping[str, str], settings: Settings) -> UsersQu
 
     A token continues the ranking that it is of: but for `limit`, nothing need be said again.
     """
-    refuse_others(query, ("limit", "min_count", "order", "page_token", "sort"))
     limit = read_limit(query, settings.max_listed)
     min_count = read_count(query, "min_count", _MOST, 1)
     by, order = _BY.get(query.get("sort")), _ORDERS.get(query.get("order"))
@@ -79,37 +79,6 @@ def page_token(question: UsersQuestion, after: Place) -> str:
 def read_limit(query: Mapping[str, str], most: int, default: int = DEFAULT_LIMIT) -> int:
     """Read `limit`: how many to answer with, 1 to `most`."""
     return read_count(query, "limit", most, min(default, most), "max_listed")
-
-
-def read_count(
-    query: Mapping[str, str], name: str, most: int, default: int, setting: str | None = None
-) -> int:
-    """Read a whole number from 1 to `most`, which is of that setting, if any."""
-    text = query.get(name)
-    if text is None:
-        return default
-    digits = text.isascii() and text.isdigit()
-    if digits and len(text) <= len(str(most)) and 1 <= int(text) <= most:
-        return int(text)
-    beyond = digits and text.strip("0") != ""
-    raise InvalidRequestError(
-        f"{name} must be a whole number from 1 to {most}", limit=setting if beyond else None
-    )
-
-
-def refuse_others(query: Mapping[str, str], known: Collection[str]) -> None:
-    """Refuse parameters that are not known, and those given twice."""
-    if unknown := sorted(set(query) - set(known)):
-        raise InvalidRequestError(
-            f"unknown parameter '{unknown[0][:100]}': known are {', '.join(sorted(known))}"
-        )
-    if len(query) > len(set(query)):  # a multi-dict has a key for each time it was given
-        raise InvalidRequestError("each parameter may be given once")
-
-
-def without(query: Mapping[str, str], *names: str) -> dict[str, str]:
-    """Return the parameters but for some."""
-    return {name: value for name, value in query.items() if name not in names}
 
 
 def _read_token(text: str, settings: Settings) -> _Token:

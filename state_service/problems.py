@@ -1,4 +1,4 @@
-"""Failures -> RFC 9457 problems: the one middleware that renders errors."""
+"""Failures -> RFC 9457 problems: the middleware that renders them, and that of the parameters."""
 
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -7,8 +7,10 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from state_service.advice import instead_of, instead_of_method
 from state_service.app_keys import SERVICE
 from state_service.errors import ServiceError
+from state_service.parameters import refuse_unknown
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -31,12 +33,8 @@ async def render_problems(request: web.Request, handler: Handler) -> web.StreamR
     except web.HTTPException as error:
         if error.status < 400:
             raise
-        response = _problem(
-            request,
-            error.status,
-            HTTPStatus(error.status).name.lower(),
-            f"{request.method} is not answered at this address; see /docs",
-        )
+        code = HTTPStatus(error.status).name.lower()
+        response = _problem(request, error.status, code, _advice(request, error))
         if "Allow" in error.headers:
             response.headers["Allow"] = error.headers["Allow"]
         return response
@@ -48,6 +46,25 @@ async def render_problems(request: web.Request, handler: Handler) -> web.StreamR
             traceparent=request.headers.get("traceparent"),
         )
         return _problem(request, 500, "internal_error", "the service failed; its log says why")
+
+
+def _advice(request: web.Request, error: web.HTTPException) -> str:
+    path = request.rel_url.raw_path
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return instead_of_method(request.method, path, error.allowed_methods)
+    if isinstance(error, web.HTTPNotFound):
+        return instead_of(path)
+    return error.reason  # none that aiohttp is known to raise
+
+
+@web.middleware
+async def refuse_unknown_parameters(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Hold each request to the parameters that its route takes."""
+    resource = request.match_info.route.resource
+    if request.query_string and resource is not None:
+        method = "GET" if request.method == "HEAD" else request.method
+        refuse_unknown(request.query, method, resource.canonical)
+    return await handler(request)
 
 
 def _problem(request: web.Request, status: int, code: str, detail: str) -> web.Response:

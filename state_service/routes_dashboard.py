@@ -16,7 +16,7 @@ from state_service.app_keys import CENSUS, EVERYBODY, SERVICE
 from state_service.census import Census
 from state_service.errors import InvalidRequestError
 from state_service.everybody import Everybody
-from state_service.listing import read_limit, refuse_others, without
+from state_service.listing import read_limit
 from state_service.overview_page import render_overview
 from state_service.parameters import read_window_question
 from state_service.ticking import Ticker
@@ -57,7 +57,6 @@ def add_dashboard(app: web.Application) -> None:
 async def get_overview(request: web.Request) -> web.Response:
     """Answer the page as plain tables, for browsers without scripts and for terminals."""
     service = request.app[SERVICE]
-    refuse_others(request.query, ("user_id",))
     user = None
     if "user_id" in request.query and service.phase == "ready":
         user_id = request.query["user_id"]
@@ -82,7 +81,11 @@ async def get_events(request: web.Request) -> web.StreamResponse:
         else:
             first = event("user", await user_view(service, subject, with_trail=True))
         response = web.StreamResponse(
-            headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+            headers={
+                "Content-Type": "text/event-stream",
+                "Cache-Control": "no-store",
+                "X-Accel-Buffering": "no",  # or nginx and its kin hold events back
+            }
         )
         with contextlib.suppress(ConnectionResetError):  # a viewer leaves without a word
             await response.prepare(request)
@@ -99,14 +102,13 @@ async def get_events(request: web.Request) -> web.StreamResponse:
 def _read_question(query: Mapping[str, str], request: web.Request) -> tuple[Subject, int]:
     """Return what is to be watched, and for how many events."""
     settings = request.app[SERVICE].settings
-    refuse_others(query, ("user_id", "window", "limit"))
     limit = read_limit(query, _MOST_EVENTS, _MOST_EVENTS)
     if "user_id" not in query:
         if "window" in query:
             raise InvalidRequestError("window is of a user: name one with user_id")
         return None, limit
     check_user_id(query["user_id"], settings)
-    window = read_window_question(without(query, "user_id", "limit"), settings).window
+    window = read_window_question(query, settings).window
     return Watched(query["user_id"], window), limit
 
 

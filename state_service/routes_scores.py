@@ -1,16 +1,19 @@
 """`POST /scores`: the way in."""
 
+from typing import Any
+
 import msgspec
 from aiohttp import web
 
 from state_service import wire
 from state_service.app_keys import SERVICE
-from state_service.bodies import read_body
+from state_service.bodies import invite_later, read_body
+from state_service.units import hint_of_future
 
 routes = web.RouteTableDef()
 
 
-@routes.post("/scores")
+@routes.post("/scores", expect_handler=invite_later)
 async def post_scores(request: web.Request) -> web.Response:
     """Take batches of scored events, all or none; a known key is acknowledged, not applied."""
     service = request.app[SERVICE]
@@ -25,7 +28,7 @@ async def post_scores(request: web.Request) -> web.Response:
         events = sum(outcome.events for outcome in outcomes if not outcome.duplicate)
         service.models.add(scores.model, events, service.clock())
     fresh = [outcome.counts for outcome in outcomes if not outcome.duplicate]
-    answer = {
+    answer: dict[str, Any] = {
         "accepted": sum(counts.accepted for counts in fresh),
         "late": sum(counts.late for counts in fresh),
         "future": sum(counts.future for counts in fresh),
@@ -35,4 +38,6 @@ async def post_scores(request: web.Request) -> web.Response:
             {**outcome.counts._asdict(), "duplicate": outcome.duplicate} for outcome in outcomes
         ],
     }
+    if answer["future"] and (hint := hint_of_future(scores.newest_timestamp())):
+        answer["hint"] = hint
     return web.json_response(body=msgspec.json.encode(answer))

@@ -9,20 +9,13 @@ from aiohttp import web
 from state_service import wire
 from state_service.answering import answered
 from state_service.app_keys import EVERYBODY, SERVICE
-from state_service.bodies import read_body
-from state_service.listing import (
-    page_token,
-    read_limit,
-    read_users_question,
-    refuse_others,
-    without,
-)
+from state_service.bodies import invite_later, read_body
+from state_service.listing import page_token, read_limit, read_users_question
 from state_service.newest import WindowQuestion
 from state_service.parameters import (
     check_percent_encoding,
     read_span,
     read_window_question,
-    refuse_unknown,
 )
 from state_service.ranking import PageQuestion
 from state_service.service import StateService
@@ -57,7 +50,7 @@ async def get_user_stats(request: web.Request) -> web.Response:
     """Answer count, minimum, maximum, mean, median and any quantiles of one user's window."""
     service = request.app[SERVICE]
     service.require_ready()
-    question = read_window_question(request.query, service.settings, quantiles=True)
+    question = read_window_question(request.query, service.settings)
     user_id = _user_id(service, request)
     summary = await answered(
         service.windows.question(
@@ -82,11 +75,11 @@ async def get_user_stats(request: web.Request) -> web.Response:
     )
 
 
-@routes.post("/medians")
+@routes.post("/medians", expect_handler=invite_later)
 async def post_medians(request: web.Request) -> web.Response:
     """Answer many users' medians in one go, in the order asked for."""
     service = request.app[SERVICE]
-    question = wire.decode_medians(await read_body(request), service.settings)
+    question = wire.decode_medians(await read_body(request), request.content_type, service.settings)
     columns = await answered(
         service.windows.medians_question(
             question.user_ids, service.clock(), question.window, question.at
@@ -117,7 +110,6 @@ async def delete_user(request: web.Request) -> web.Response:
     """Forget a user: in memory, on disk, and what is replayed later. An unknown one too."""
     service = request.app[SERVICE]
     service.require_ready()
-    refuse_unknown(request.query, ())
     user_id = _user_id(service, request)
     with service.one_more_in_flight():
         forgotten = await service.forget(user_id)
@@ -136,10 +128,8 @@ async def get_scores(request: web.Request) -> web.Response:
     service = request.app[SERVICE]
     service.require_ready()
     limit = read_limit(request.query, service.settings.max_listed)
-    refuse_others(request.query, ("at", "limit", "since", "until", "window"))
     span = read_span(request.query)
-    others = without(request.query, "limit", "since", "until")
-    question = read_window_question(others, service.settings)
+    question = read_window_question(request.query, service.settings)
     user_id, now = _user_id(service, request), service.clock()
     if span is None:
         asked = service.windows.median_question(user_id, now, question.window, question.at)

@@ -15,12 +15,20 @@ from numpy.typing import NDArray
 
 from state_service.errors import InvalidRequestError, TooLargeError
 from state_service.settings import Settings
+from state_service.wire_faults import (
+    BYTE_ORDER_MARK,
+    NOT_DECODABLE,
+    explained_medians,
+    explained_msgpack,
+    explained_scores,
+)
 
 _Skipped = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 _EpochSeconds = Annotated[float, Meta(ge=0, le=2**40)]
 
 
 MSGPACK = "application/msgpack"
+_MSGPACK_MAPS = frozenset(bytes([first]) for first in (*range(0x80, 0x90), 0xDE, 0xDF))
 
 # What the handler measures of itself and reports here.
 HandlerStage = Literal["decode", "score", "record", "respond"]
@@ -70,13 +78,13 @@ class _Head(msgspec.Struct, kw_only=True):
     traceparent: str | None = None
 
 
-class _TextBatch(_Head, kw_only=True):
-    user_id: list[str]
+class _TextBatch(_Head, kw_only=True, forbid_unknown_fields=True):
+    user_id: list[str | int]
     timestamp: list[float]
     score: list[float]
 
 
-class _TextScores(msgspec.Struct):
+class _TextScores(msgspec.Struct, forbid_unknown_fields=True):
     batches: list[_TextBatch]
     stages: _Stages = {}
     spool: SpoolReport | None = None
@@ -126,6 +134,12 @@ class Scores:
     spool: SpoolReport | None = None
     model: ModelReport | None = None
 
+    def newest_timestamp(self) -> float:
+        """Return the newest timestamp of all batches, in what the producer takes for seconds."""
+        return max(
+            (float(b.timestamps.max()) for b in self.batches if len(b.timestamps)), default=0
+        )
+
 
 class MediansQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Users to answer for; `window` in seconds and `at` in epoch seconds as in the URLs."""
@@ -135,25 +149,35 @@ class MediansQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: float | None = None
 
 
+class _MediansBody(MediansQuestion, frozen=True):
+    user_ids: list[str | int]  # type: ignore[assignment]
+
+
 _decode_text = msgspec.json.Decoder(_TextScores).decode
 _decode_binary = msgspec.msgpack.Decoder(_BinaryScores).decode
-_decode_medians = msgspec.json.Decoder(MediansQuestion).decode
-_MAX_REASON_CHARS = 300
-_NOT_DECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_decode_medians = msgspec.json.Decoder(_MediansBody).decode
 
 
 def decode_scores(body: bytes, content_type: str, settings: Settings) -> Scores:
     """Decode and check the body of `POST /scores`; `InvalidRequestError` names the place.
 
     JSON, or MessagePack in which all batches share their columns, the numbers being bytes of
-    little-endian float64.
+    little-endian float64. Which of the two is told by the content type, and by a first byte with
+    which no JSON begins: plain clients send either under any type.
     """
+    if content_type == MSGPACK or body[:1] in _MSGPACK_MAPS:
+        try:
+            decoded = _decode_binary(body)
+        except NOT_DECODABLE as error:
+            raise InvalidRequestError(explained_msgpack(error)) from None
+        return _of_shared_columns(decoded, settings)
+    text = body.removeprefix(BYTE_ORDER_MARK)
     try:
-        if content_type == MSGPACK:
-            return _of_shared_columns(_decode_binary(body), settings)
-        return _of_own_columns(_decode_text(body), settings)
-    except _NOT_DECODABLE as error:
-        raise InvalidRequestError(f"the body is not a list of batches: {_brief(error)}") from None
+        return _of_own_columns(_decode_text(text), settings)
+    except NOT_DECODABLE as error:
+        raise InvalidRequestError(
+            explained_scores(text, content_type, error, _decode_text)
+        ) from None
 
 
 def _of_own_columns(decoded: _TextScores, settings: Settings) -> Scores:
@@ -162,10 +186,11 @@ def _of_own_columns(decoded: _TextScores, settings: Settings) -> Scores:
     for number, batch in enumerate(decoded.batches):
         place = f"batches[{number}]"
         _check_lengths(place, batch.user_id, batch.timestamp, batch.score)
-        _check_user_ids(batch.user_id, f"{place}.user_id", settings.max_user_id_bytes)
+        user_ids = _texts(batch.user_id)
+        _check_user_ids(user_ids, f"{place}.user_id", settings.max_user_id_bytes)
         # JSON has no other numbers than finite ones.
         timestamps, scores = np.array(batch.timestamp, float), np.array(batch.score, float)
-        batches.append(_batch(batch, batch.user_id, timestamps, scores))
+        batches.append(_batch(batch, user_ids, timestamps, scores))
     return Scores(batches, decoded.stages, decoded.spool, decoded.model)
 
 
@@ -240,14 +265,14 @@ def _batch(
     )
 
 
-def decode_medians(body: bytes, settings: Settings) -> MediansQuestion:
+def decode_medians(body: bytes, content_type: str, settings: Settings) -> MediansQuestion:
     """Decode and check the body of `POST /medians`."""
+    text = body.removeprefix(BYTE_ORDER_MARK)
     try:
-        question = _decode_medians(body)
-    except _NOT_DECODABLE as error:
-        raise InvalidRequestError(
-            f"the body is not a question for medians: {_brief(error)}"
-        ) from None
+        asked = _decode_medians(text)
+    except NOT_DECODABLE as error:
+        raise InvalidRequestError(explained_medians(text, content_type, error)) from None
+    question = MediansQuestion(_texts(asked.user_ids), asked.window, asked.at)
     if len(question.user_ids) > settings.max_lookup_users:
         raise TooLargeError(
             f"{len(question.user_ids)} users; the limit is {settings.max_lookup_users}: "
@@ -306,10 +331,9 @@ def _check_user_ids(user_ids: list[str], place: str, max_bytes: int) -> None:
             )
 
 
-def _brief(error: Exception) -> str:
-    """Return a reason, cut: it may quote the name of a field, which may be as long as a body."""
-    reason = str(error)
-    return reason if len(reason) <= _MAX_REASON_CHARS else f"{reason[:_MAX_REASON_CHARS]}…"
+def _texts(user_ids: Sequence[str | int]) -> list[str]:
+    """Return user ids with an integer as its decimal string, as the scorer takes it."""
+    return [str(user_id) for user_id in user_ids]
 
 
 def _utf8_length(text: str) -> int:

@@ -17,8 +17,9 @@ def codes_of(node: Any, status: int | None = None) -> Iterator[tuple[str, int | 
     if isinstance(node, dict):
         properties = node.get("properties")
         if isinstance(properties, dict) and "enum" in properties.get("code", {}):
-            const = properties.get("status", {}).get("const")
-            yield from ((code, const) for code in properties["code"]["enum"])
+            statuses = properties.get("status", {}).get("enum", [])
+            its_status = statuses[0] if len(statuses) == 1 else None
+            yield from ((code, its_status) for code in properties["code"]["enum"])
         for value in node.values():
             yield from codes_of(value)
     elif isinstance(node, list):

@@ -28,6 +28,7 @@ from tests.contract.contract_support import (
     check_answer,
     operations,
     problems,
+    resolve,
     schema_of,
     served,
 )
@@ -171,6 +172,7 @@ async def _walk(walk: _Walker) -> None:
     await walk(413, "POST", "/scores", data=b" " * 20_000)
     await walk(400, "POST", "/scores", data=_slow_body())
     await walk(405, "GET", "/scores")
+    await walk(417, "POST", "/scores", data=b"{}", headers={"Expect": "the-unexpected"})
     too_many = [
         {"key": str(n), "user_id": ["u"], "timestamp": [now], "score": [1.0]} for n in range(20)
     ]
@@ -396,9 +398,9 @@ def test_the_limits_of_the_contract_are_the_default_settings() -> None:
     schemas = SPEC["components"]["schemas"]
     question, batch = schemas["MediansQuestion"]["properties"], schemas["Batch"]["properties"]
     assert question["user_ids"]["maxItems"] == settings.max_lookup_users
-    assert question["user_ids"]["items"]["maxLength"] == settings.max_user_id_bytes
+    for ids in (question["user_ids"]["items"], batch["user_id"]["items"]):
+        assert resolve(ids)["anyOf"][0]["maxLength"] == settings.max_user_id_bytes
     assert batch["key"]["maxLength"] == settings.max_key_bytes
-    assert batch["user_id"]["items"]["maxLength"] == settings.max_user_id_bytes
     assert SPEC["components"]["parameters"]["Limit"]["schema"]["maximum"] == settings.max_listed
     assert SPEC["components"]["parameters"]["UserId"]["schema"]["maxLength"] == 256
     (quantiles,) = (

@@ -54,7 +54,12 @@ async def _send(server: Client, request: bytes) -> bytes:
 async def test_what_is_no_http_is_refused_and_leaves_no_line_in_the_log(tmp_path: Path) -> None:
     async with launched(tmp_path) as process:
         for request in MALFORMED:
-            assert b" 400 " in (await _send(process, request)).partition(b"\r\n")[0], request
+            answer = await _send(process, request)
+            assert b" 400 " in answer.partition(b"\r\n")[0], request
+            assert b"Content-Type: application/problem+json\r\n" in answer, request
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "invalid_request"
+            assert b"Server: medianserve\r\n" in answer
+            assert b"aiohttp" not in answer
         status, log = await process.stop(signal.SIGTERM)
     assert status == 0
     assert "secret" not in log

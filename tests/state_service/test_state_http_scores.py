@@ -108,7 +108,8 @@ BAD_BODIES = {
     "a score that is text": _with(score=["1"]),
     "a score that is null": _with(score=[None]),
     "a timestamp that is a date": _with(timestamp=["2026-01-01T00:00:00Z"]),
-    "a user id that is a number": _with(user_id=[7]),
+    "a user id that is no integer": _with(user_id=[7.5]),
+    "a field that is not known": _with(recieved_at=1),
     "an empty user id": _with(user_id=[""]),
     "a user id that is too long": _with(user_id=["é" * 129]),
     "a lone surrogate": _with().replace(b'"u"', b'"\\ud800"'),
@@ -139,6 +140,9 @@ async def test_the_place_of_a_mistake_is_named(tmp_path: Path) -> None:
             (_with(user_id=[""]), "batches[1].user_id[0] must have 1 to 256 bytes"),
             (_with(key=""), "batches[1].key must have 1 to 128 bytes"),
             (_with(score=["1"]), "$.batches[1].score[0]"),
+            (_with(score=["x"]).replace(b'"x"', b"NaN"), "batches[1].score[0] is NaN"),
+            (_with(score=["x"]).replace(b'"x"', b"-Infinity"), "batches[1].score[0] is NaN"),
+            (_with(score=["x"]).replace(b'"x"', b"1e400"), "$.batches[1].score[0]"),
         ]:
             answer = await server.problem("POST", "/scores", 400, "invalid_request", data=body)
             assert place in answer.body["detail"]

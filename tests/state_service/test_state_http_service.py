@@ -209,11 +209,44 @@ async def test_another_method_is_refused_and_the_right_one_named(
         assert answer.headers["Allow"] == allow
 
 
+INSTEAD = {
+    "/score": "did you mean /scores?",
+    "/user": "did you mean /users?",
+    "/metric": "did you mean /metrics?",
+    "/stats/": "write /stats",
+    "//stats": "write /stats",
+    "/users/alice/median/": "write /users/alice/median",
+    "/users/a/b/median": "a slash in a user id is written %2F: /users/a%2Fb/median",
+    "/users//median": "the user id is missing: /users/alice/median",
+    "/users/alice/medians": "did you mean /users/alice/median?",
+    "/health": "ask /healthz whether the process lives, /readyz whether it serves",
+    "/ping": "ask /healthz whether the process lives, /readyz whether it serves",
+    "/predictions/scorer/2": "here is POST /ingest",
+    "/models": "at its own port (8081 by default)",
+    "/swagger": "to read at /docs",
+    "/dashboard/": "/docs lists what there is",
+    "/" + "x" * 5000: "/docs lists what there is",
+}
+
+
 async def test_an_address_without_anything_is_not_found(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
-        for path in ("/score", "/user", "/users/a/b/median", "/stats/", "/dashboard/"):
+        for path, instead in INSTEAD.items():
             answer = await server.problem("GET", path, 404, "not_found")
-            assert "/docs" in answer.body["detail"]
+            assert answer.body["detail"].endswith(instead), path
+
+
+async def test_a_method_that_is_not_answered_is_told_which_is(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        for method, path, instead in (
+            ("POST", "/stats", "GET is"),
+            ("GET", "/scores", 'POST is, with a body such as {"batches": […]}'),
+            ("PUT", "/medians", 'POST is, with a body such as {"user_ids": ["alice"]}'),
+            ("GET", "/users/a%2Fb", "ask GET /users/a%2Fb/median, /stats or /scores"),
+        ):
+            answer = await server.problem(method, path, 405, "method_not_allowed")
+            assert answer.body["detail"].endswith(instead), path
+            assert instead.startswith(answer.headers["Allow"].partition(",")[0]) or "ask" in instead
 
 
 class _Links(HTMLParser):
