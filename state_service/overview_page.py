@@ -35,7 +35,7 @@ _PAGE = """<!doctype html>
 {conditions}
 <form method="get" action="overview">
 <label for="user_id">User id</label>
-<input id="user_id" name="user_id" value="{asked}" autocomplete="off">
+<input id="user_id" name="user_id" value="{asked}" dir="auto" autocomplete="off">
 <button>Look up</button>
 </form>
 <div class="tables">
@@ -204,7 +204,7 @@ def _user_table(user: UserView) -> str:
         ("5 % to 95 %", f"{score(user.low)} to {score(user.high)}"),
         ("Least and greatest", f"{score(user.min)} to {score(user.max)}"),
     ]
-    return _table(f"User {user.user_id}", rows)
+    return _table(f"User {_id(user.user_id)}", rows)
 
 
 def _table(caption: str, rows: Iterable[tuple[str, Any]]) -> str:
@@ -212,12 +212,22 @@ def _table(caption: str, rows: Iterable[tuple[str, Any]]) -> str:
         f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
         for name, value in rows
     )
-    return f"<table>\n<caption>{escape(caption)}</caption>\n{lines}\n</table>"
+    return f"<table>\n<caption>{caption}</caption>\n{lines}\n</table>"
+
+
+def _id(user_id: str) -> str:
+    """Return a user id as HTML: apart from the text around it, whose order it could turn, and seen.
+
+    >>> _id("<b>"), _id(" ")
+    ('<bdi>&lt;b&gt;</bdi>', '<bdi>(blank, 1 characters)</bdi>')
+    """
+    seen = any(character.isprintable() and not character.isspace() for character in user_id)
+    return f"<bdi>{escape(user_id if seen else f'(blank, {len(user_id)} characters)')}</bdi>"
 
 
 def _ranking(caption: str, users: Sequence[Ranked]) -> str:
     lines = "\n".join(
-        f'<tr><th scope="row">{escape(user.user_id)}</th>'
+        f'<tr><th scope="row">{_id(user.user_id)}</th>'
         f"<td>{score(user.median)}</td><td>{number(user.count)}</td></tr>"
         for user in users
     )

@@ -63,3 +63,13 @@ export function ago(value) {
 export function text(value) {
   return value ?? NOTHING;
 }
+
+/** A user id to be shown by itself: one without a visible character is told, not shown. */
+export function userId(value) {
+  return /[\p{L}\p{N}\p{P}\p{S}]/u.test(value) ? value : `(blank, ${[...value].length} characters)`;
+}
+
+/** A user id within a sentence, isolated: written from right to left it would turn the sentence. */
+export function isolated(value) {
+  return `\u2068${userId(value)}\u2069`;
+}

@@ -33,7 +33,9 @@ function showRanking(id, users) {
     const name = document.createElement("th");
     name.scope = "row";
     const link = document.createElement("a");
-    link.textContent = user.user_id;
+    const id = document.createElement("bdi");
+    id.textContent = format.userId(user.user_id);
+    link.append(id);
     link.title = user.user_id;
     link.href = `#user=${encodeURIComponent(user.user_id)}`;
     name.append(link);

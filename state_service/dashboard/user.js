@@ -93,9 +93,9 @@ export class UserPanel {
     }
     this.trail = this.trail.filter((point) => point.time >= view.time - view.window_seconds);
     const length = format.length(view.window_seconds);
-    if (found && this.found !== true) this.say(`Watching “${view.user_id}”, the last ${length}.`);
+    if (found && this.found !== true) this.say(`Watching “${format.isolated(view.user_id)}”, the last ${length}.`);
     if (!found && this.found !== false) {
-      this.say(`No score of “${view.user_id}” in the last ${length}. It is shown here as soon as one comes.`);
+      this.say(`No score of “${format.isolated(view.user_id)}” in the last ${length}. It is shown here as soon as one comes.`);
     }
     this.found = found;
     byId("user-view").hidden = !found;
@@ -121,7 +121,7 @@ export class UserPanel {
     this.plot.draw(view, this.trail);
     byId("user-plot").setAttribute(
       "aria-label",
-      `Scores of ${view.user_id} over the last ${length}: median ${format.score(view.median)}, ` +
+      `Scores of ${format.isolated(view.user_id)} over the last ${length}: median ${format.score(view.median)}, ` +
         `nine in ten between ${format.score(view.low)} and ${format.score(view.high)}`,
     );
   }

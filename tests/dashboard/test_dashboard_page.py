@@ -127,7 +127,7 @@ async def test_a_shorter_window_has_a_past_at_once(browser: Browser, tmp_path: P
             await visit.is_live()
             await visit.page.get_by_label("Window").select_option("last minute")
             await visit.search("u")
-            await visit.shows("#user-message", "Watching “u”, the last minute.")
+            await visit.shows("#user-message", "Watching “\u2068u\u2069”, the last minute.")
             times, *_, medians = await plotted(visit)
             trail = [time for time, median in zip(times, medians, strict=True) if median]
             assert trail[0] < now - 50
@@ -141,7 +141,8 @@ async def test_a_user_nobody_knows_is_missed_and_then_found(
         await visit.search("bob")
         await visit.shows(
             "#user-message",
-            "No score of “bob” in the last 5 minutes. It is shown here as soon as one comes.",
+            "No score of “\u2068bob\u2069” in the last 5 minutes. "
+            "It is shown here as soon as one comes.",
         )
         await expect(visit.page.locator("#user-view")).to_be_hidden()
         await server.record(batch("a", ["bob"], [0.25]))

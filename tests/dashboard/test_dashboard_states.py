@@ -54,7 +54,7 @@ async def test_the_page_comes_back_by_itself_when_the_service_does(
             await server.record(batch("b", ["alice"], [0.5]))
             await visit.shows("#connection", "Live")
             await visit.shows("#user-count", "13")
-            await visit.shows("#user-message", "Watching “alice”, the last 5 minutes.")
+            await visit.shows("#user-message", "Watching “\u2068alice\u2069”, the last 5 minutes.")
             await visit.shows("#live-events", "13")
             await visit.shows("#conditions", "All is well: every answered event is counted.")
     finally:

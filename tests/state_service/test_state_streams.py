@@ -280,3 +280,19 @@ async def test_the_page_names_the_hashes_of_the_charts_files_it_loads(tmp_path: 
             if name.endswith(".js"):
                 assert b"(v1.6.31)" in body[:100]
         assert "uPlot 1.6.31" in page
+
+
+async def test_the_plain_page_keeps_an_id_apart_from_its_text_and_shows_a_blank_one(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        await server.record(batch("k", ["\u05d0\u05d1", "  "], [1, 2]))
+        page = (await server.ask("GET", "/overview?user_id=%D7%90%D7%91")).text
+        assert "<caption>User <bdi>\u05d0\u05d1</bdi></caption>" in page
+        assert "<bdi>(blank, 2 characters)</bdi>" in page
+
+
+async def test_a_proxy_is_told_not_to_hold_events_back(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        answer = await server.ask("GET", "/events?limit=1")
+        assert answer.headers["X-Accel-Buffering"] == "no"
