@@ -22,6 +22,22 @@ _NO_PART = (
     "none of the multipart form's parts is the only one, or is named data: name the one that has "
     "the events so (with curl, -F data=@events.json)"
 )
+_HEADER = "it is a header (over gRPC an entry of the input map): "
+_QUESTION = "it belongs to a question, such as GET /users/{user_id}/median of the state service"
+# Where people's names for what they want belong, in lower case and with underscores.
+_PLACES = {
+    "dry_run": f"{_HEADER}X-Dry-Run: 1",
+    "dryrun": f"{_HEADER}X-Dry-Run: 1",
+    "x_dry_run": f"{_HEADER}X-Dry-Run: 1",
+    "idempotency_key": f"{_HEADER}Idempotency-Key",
+    "key": f"{_HEADER}Idempotency-Key",
+    "request_id": f"{_HEADER}X-Request-ID",
+    "x_request_id": f"{_HEADER}X-Request-ID",
+    "at": _QUESTION,
+    "q": _QUESTION,
+    "window": _QUESTION,
+    "version": "it belongs into the address: /predictions/scorer/{version}",
+}
 _TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
@@ -29,12 +45,14 @@ class Request(msgspec.Struct, frozen=True):
     """One client request as TorchServe hands it over.
 
     `body` is None when TorchServe lost it (form posts); header names are in lower case;
-    `request_id` is TorchServe's own, the same when it runs a request a second time.
+    `request_id` is TorchServe's own, the same when it runs a request a second time; `beside` names
+    what came beside body and headers, parameters in the address say, and is not known.
     """
 
     body: bytes | None
     headers: Mapping[str, str]
     request_id: str | None = None
+    beside: tuple[str, ...] = ()
 
 
 class ReadRequest(msgspec.Struct, frozen=True):
@@ -78,6 +96,7 @@ def _open(request: Request, settings: HandlerSettings) -> _Opened | RequestError
         key = _idempotency_key(request, settings.max_idempotency_key_bytes)
         dry_run = _dry_run(request.headers)
         body = _body(request, settings.max_body_bytes)
+        _refuse_unknown(request.beside)
         form, body = recognise(request.headers.get("content-type", ""), body)
         return _Opened(key, dry_run, body, form)
     except RequestError as error:
@@ -104,6 +123,19 @@ def _check_wants_scores(headers: Mapping[str, str]) -> None:
             "this model scores and explains nothing; nothing was recorded: "
             "POST the events to /predictions/scorer, without the header 'explain'",
         )
+
+
+def _refuse_unknown(names: Sequence[str]) -> None:
+    """Refuse what would not be looked at, and say where it belongs."""
+    if not names:
+        return
+    name = min(names)
+    place = _PLACES.get(name.lower().replace("-", "_"), "leave it out")
+    raise RequestError(
+        400,
+        "unknown_parameter",
+        f"'{name[:100]}' beside the events is not known here, nothing was recorded: {place}",
+    )
 
 
 def _body(request: Request, max_bytes: int) -> bytes:

@@ -4,8 +4,8 @@ TorchServe gives each item as a map of parts and a map of headers, and never say
 headers tell, because no client can choose them all:
 
 - *HTTP* always has some: the client's, and `Content-Length` at least. The part `body` is the body;
-  of a multipart form, whose parts come under names of the client's, one is. Nothing else is looked
-  at: query parameters come as parts too.
+  of a multipart form, whose parts come under names of the client's, one is. Query parameters come
+  as parts too. None is known: what they ask for would be left undone without a word.
 - *gRPC*, by `Predictions` and `StreamPredictions`, has none. What HTTP says in headers stands in
   the call's input map, beside `body` (or `data`, as TorchServe's own examples call it).
 - *gRPC sequences*, by `StreamPredictions2`, have TorchServe's `ts_request_sequence_…` alone. They
@@ -20,6 +20,12 @@ from handler.reading import Request
 
 _BODY, _DATA = "body", "data"
 _PART_NAMES = (_DATA, "file", "events")
+_ENTRIES = frozenset(
+    [
+        "content-encoding", "content-type", "idempotency-key", "traceparent", "x-dry-run",
+        "x-request-id",
+    ]
+)  # fmt: skip
 _SEQUENCE_PREFIX = "ts_request_sequence_"
 
 
@@ -57,21 +63,26 @@ def to_request(
     nobody can tell which part is meant. A gRPC call without one has an empty body.
     """
     if transport is not Transport.HTTP:
+        entries = _entries_as_headers(item)
         body = _bytes_of(item.get(_BODY, item.get(_DATA, b"")))
-        return Request(body, _entries_as_headers(item), request_id)
+        return Request(body, entries, request_id, tuple(entries.keys() - _ENTRIES))
     strings = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    found: object = item.get(_BODY)
-    if found is None and strings.get("content-type", "").lower().startswith("multipart/"):
-        found = _part(item)
-    return Request(_bytes_of(found), strings, request_id)
+    name: str | None = _BODY if _BODY in item else None
+    if name is None and strings.get("content-type", "").lower().startswith("multipart/"):
+        name = _part(item)
+    if name is not None and len(item) == 1:
+        return Request(_bytes_of(item[name]), strings, request_id)
+    body = None if name is None else _bytes_of(item[name])
+    beside = tuple(other for other in item if other != name)
+    return Request(body, strings, request_id, beside)
 
 
-def _part(item: Mapping[str, Any]) -> object:
-    """Return a multipart form's part that is meant: by its name, or the only one."""
+def _part(item: Mapping[str, Any]) -> str | None:
+    """Name a multipart form's part that is meant: one of the usual names, or the only one."""
     for name in _PART_NAMES:
         if name in item:
-            return item[name]
-    return next(iter(item.values())) if len(item) == 1 else None
+            return name
+    return next(iter(item)) if len(item) == 1 else None
 
 
 def _bytes_of(value: object) -> bytes | None:

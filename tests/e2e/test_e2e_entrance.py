@@ -27,7 +27,6 @@ TAKEN = {
     "a multipart form": ["-F", "data=" + LINES, URL],
     "a part of another name": ["-F", "upload=" + LINES, URL],
     "a part of JSON": ["-F", "events=" + LINES + ";type=application/json", URL],
-    "a part beside a query": ["-F", "data=" + LINES, URL + "?source=curl"],
     "Arrow of no type": ["--data-binary", ARROW, "-H", "Content-Type:", URL],
     "Arrow as bytes": ["--data-binary", ARROW, "-H", "Content-Type: application/octet-stream", URL],
     "a part of Arrow": ["-F", "data=" + ARROW, URL],
@@ -87,9 +86,11 @@ def test_what_curl_sends_is_counted_once(
         (["-d", LINES, URL], "-H 'Content-Type: application/json'"),
         (["-F", "a=" + LINES, "-F", "b=" + LINES, URL], "named data"),
         (["-X", "POST", URL], "POST events"),
+        (["-F", "data=" + LINES, "-F", "version=2", URL], "/predictions/scorer/{version}"),
+        (["--data-binary", LINES, "-H", "Content-Type:", URL + "?dry_run=1"], "X-Dry-Run: 1"),
     ],
 )
-def test_what_is_lost_on_the_way_is_told_with_what_to_type(
+def test_what_is_lost_or_not_looked_at_is_told_with_what_to_type(
     stack: "RunningStack", folder: Path, arguments: list[str], said: str
 ) -> None:
     problem = curl(stack, folder, arguments)

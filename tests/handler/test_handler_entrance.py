@@ -187,6 +187,21 @@ def test_what_is_not_taken_is_named_with_what_to_send(
     assert len(error.detail) < 500
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("dry_run", "X-Dry-Run: 1"), ("X-Dry-Run", "X-Dry-Run: 1"), ("window", "/median"),
+     ("version", "/predictions/scorer/{version}"), ("source", "leave it out")],
+)  # fmt: skip
+def test_what_comes_beside_the_events_is_refused_and_told_where_it_belongs(
+    name: str, said: str
+) -> None:
+    (error,) = read_requests([Request(JSON, {}, beside=(name, "z"))], SETTINGS)
+    assert isinstance(error, RequestError)
+    assert (error.status, error.code) == (400, "unknown_parameter")
+    assert f"'{name}'" in error.detail
+    assert said in error.detail
+
+
 CSV = "user_id,timestamp,f1,f2,f3\nuser-0,1.5,1,2,0\nuser-1,1.5,1,2,1\nuser-2,1.5,1,2,2\n"
 
 

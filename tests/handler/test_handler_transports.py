@@ -41,6 +41,7 @@ def test_the_parts_of_a_request_are_never_headers(parts: dict[str, bytearray]) -
     request = _request(parts, {**notes, **HTTP_HEADERS})
     assert dict(request.headers) == {"host": "localhost", "content-length": "2"}
     assert request.body == parts.get("body")
+    assert set(request.beside) == parts.keys() - {"body"}
 
 
 @pytest.mark.parametrize("name", ["body", "data", "file", "events", "upload"])
@@ -61,6 +62,7 @@ def test_a_grpc_call_s_entries_are_its_headers_and_body_comes_before_data(
     assert request.body == parts.get("body", parts.get("data", b""))
     assert set(request.headers) == {name.lower() for name in parts if name not in {"body", "data"}}
     assert all(value.isascii() for value in request.headers.values())
+    assert set(request.beside) == set(request.headers) - {"idempotency-key", "x-dry-run"}
 
 
 def test_names_of_entries_may_be_in_any_case() -> None:
