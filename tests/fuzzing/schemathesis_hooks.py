@@ -12,7 +12,10 @@ _BEYOND_SCHEMAS = (
     "must have one length",
     " bytes",
     "window must be more than 0 and at most",
-    "at - window is",
+    "they are kept from",
+    "lies before what is kept",
+    "stand in the place of",
+    "since must not be later than until",
     "Expected `int`, got `float`",
     "page_token is not one",
 )
