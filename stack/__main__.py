@@ -73,6 +73,11 @@ def _run(stack: Stack, work: Callable[[Stack], int]) -> int:
             exits.enter_context(stack)
             exits.callback(_announce_stop)
         print(f"the model is {stack.model}", flush=True)
+        if not stack.handler_is_current:
+            print(
+                "note: it has another version's handler: python -m handler.archive --again",
+                flush=True,
+            )
         for process in stack.taken_over:
             print(f"an earlier start was killed and had left {process} running: ended", flush=True)
         stack.wait_until_ready()

@@ -20,7 +20,7 @@ import urllib3
 from supervisor.xmlrpc import SupervisorTransport
 
 from handler.identity import ModelIdentity
-from handler.packing import identity_of
+from handler.packing import has_current_code, identity_of
 from stack.addresses import Addresses, StackError
 from stack.credentials import KEY_FILE
 from stack.files import IN_CLONE, ROOT, SERVER_CONFIG, SUPERVISOR_CONFIG, read_property
@@ -114,7 +114,16 @@ class Stack:
     @property
     def model(self) -> ModelIdentity:
         """Which model this stack serves. Raises `ModelError` when the archive is none of ours."""
-        return identity_of(self._var / "model_store" / "scorer.mar")
+        return identity_of(self._archive)
+
+    @property
+    def handler_is_current(self) -> bool:
+        """Whether the archive's handler is the one that is installed here."""
+        return has_current_code(self._archive)
+
+    @property
+    def _archive(self) -> Path:
+        return self._var / "model_store" / "scorer.mar"
 
     def _own_store(self, archive: Path) -> Path:
         """Keep the archive as it is now: TorchServe reads it again when it is started again.

@@ -16,7 +16,13 @@ import yaml
 from handler.archive import build_archive
 from handler.create_model import create_state_dict
 from handler.errors import ModelError
-from handler.packing import choose_inputs, identity_of, is_current, packed_inputs
+from handler.packing import (
+    choose_inputs,
+    has_current_code,
+    identity_of,
+    is_current,
+    packed_inputs,
+)
 
 ROOT = Path(__file__).parents[2]
 NETWORK = "from torch import nn\n\n\ndef build(features):\n    return nn.Linear(features, 1)\n"
@@ -107,6 +113,16 @@ def test_another_handler_packs_the_same_model_anew(folder: Path, archive: Run) -
     assert (done.returncode, done.stderr) == (0, "")
     assert "my_weights.pt" in packed(folder)
     assert is_current_here(folder)
+
+
+def test_an_archive_tells_whether_its_handler_is_the_one_that_is_here(
+    folder: Path, archive: Run
+) -> None:
+    archive(*OWN)
+    packed = folder / "model_store" / "scorer.mar"
+    assert has_current_code(packed)
+    age(packed)
+    assert not has_current_code(packed)
 
 
 def age(archive: Path) -> None:
