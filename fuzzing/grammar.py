@@ -54,7 +54,8 @@ class Grammar:
         array = "[" + ",".join(events) + "]"
         document = self._object({"events": array})
         several = self._random.choice(("", "\n", "\r\n \t")).join(events)
-        return self._encoded(self._random.choice((array, events[0], document, document, several)))
+        forms = (array, events[0], document, document, several, self._events_twice())
+        return self._encoded(self._random.choice(forms))
 
     def _ndjson(self) -> bytes:
         end = self._random.choice(("\n", "\n", "\r\n", "\n\n", "\r"))
@@ -67,7 +68,12 @@ class Grammar:
         array = "[" + ",".join(events) + "]"
         several = self._object({"events": array})
         plain = (events[0],) * 6
-        return self._random.choice((*plain, array, several, "".join(events)))
+        twice = self._events_twice()
+        return self._random.choice((*plain, array, several, "".join(events), twice))
+
+    def _events_twice(self) -> str:
+        members = [f'"events":[{self._event()}]' for _ in range(2)]
+        return "{" + self._random.choice((",", ",\n")).join(members) + "}"
 
     def _arrow(self) -> bytes:
         return self._random.choice(arrow_streams())

@@ -44,7 +44,7 @@ class Body(msgspec.Struct, gc=False):
 class Decoders:
     """Typed decoders for one shape of event; each raises one of `NOT_DECODABLE`."""
 
-    event: Callable[[bytes], Event]
+    event: Callable[[bytes], Event]  # a document that is one event
     array: Callable[[bytes], list[Event]]
     body: Callable[[bytes], Body]
 
@@ -54,18 +54,18 @@ def decoders(shape: EventShape) -> Decoders:
     """Return the decoders for a shape."""
     user_id = Annotated[str, Meta(min_length=1, max_length=shape.max_user_id_bytes)]
     features: Any = tuple[(float,) * shape.features]  # type: ignore[misc]  # as many as it has
-    event: Any = msgspec.defstruct(
-        "Event",
-        [("user_id", user_id | int), ("timestamp", float), ("features", features)],
-        bases=(Event,),
-        gc=False,
+    fields = [("user_id", user_id | int), ("timestamp", float), ("features", features)]
+    event: Any = msgspec.defstruct("Event", fields, bases=(Event,), gc=False)
+    # An object with `events`, whatever else it has, means these: it does not decode as one event.
+    alone: Any = msgspec.defstruct(
+        "Alone", [*fields, ("events", UnsetType, UNSET)], bases=(Event,), gc=False
     )
     array: Any = list[event]
     body: Any = msgspec.defstruct(
         "Body", [("events", array | UnsetType, UNSET)], bases=(Body,), gc=False
     )
     return Decoders(
-        event=msgspec.json.Decoder(event).decode,
+        event=msgspec.json.Decoder(alone).decode,
         array=msgspec.json.Decoder(array).decode,
         body=msgspec.json.Decoder(body).decode,
     )
