@@ -5,7 +5,7 @@ answers do, and with `--verify` recomputes every user's median from what it sent
 got back.
 
 The pure core knows no socket and no clock: `pacing` (when is request i due), `workload` (what is in
-it), `outcomes` (what does an answer mean), `ledger` (what was acknowledged), and the oracle in
-`verifying`. The shell around it: `sending` (aiohttp), `running` (one run from probe to report),
-`progress` and `reporting` (what the reader sees), `cli`.
+it), `outcomes` (what does an answer mean), `ledger` (what was acknowledged), `oracle` (which
+medians that makes) and `reporting` (the result). The shell around it: `sending` (aiohttp),
+`verifying` (asks for the medians), `running` (one run from probe to report), `progress`, `cli`.
 """

@@ -6,8 +6,8 @@ import msgspec
 
 from generator.latency import LatencyMilliseconds
 from generator.options import RunOptions
+from generator.oracle import Mismatch, Verification
 from generator.tally import Tally
-from generator.verifying import Mismatch, Verification
 
 RATE_HELD_SHARE = 0.99
 

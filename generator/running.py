@@ -13,12 +13,13 @@ from generator.encoding import CONTENT_TYPES
 from generator.errors import UnreachableError, UnverifiableError, why
 from generator.ledger import Ledger
 from generator.options import SCORER_PATH, RunOptions
+from generator.oracle import Verification
 from generator.outcomes import complaint_of, read_problem
 from generator.progress import shown
 from generator.reporting import Report, report
 from generator.sending import Sender
 from generator.tally import Tally
-from generator.verifying import MedianClient, Verification, verify
+from generator.verifying import MedianClient, verify
 from generator.workload import FEATURES_PER_EVENT, Workload
 
 _LEDGER_SLACK_SECONDS = 1.0

@@ -9,11 +9,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from state_service.checks import check_user_id
 from state_service.errors import InvalidRequestError
 from state_service.parameters import read_count
 from state_service.ranking import By, Order, Place
 from state_service.settings import Settings
-from state_service.wire import check_user_id
 
 _MOST = 2**31 - 1  # no user has more scores
 DEFAULT_LIMIT = 100
@@ -49,7 +49,7 @@ def read_users_question(query: Mapping[str, str], settings: Settings) -> UsersQu
 
     A token continues the ranking that it is of: but for `limit`, nothing need be said again.
     """
-    limit = read_limit(query, settings.max_listed)
+    limit = read_limit(query, settings.max_listed, setting="max_listed")
     min_count = read_count(query, "min_count", _MOST, 1)
     by, order = _BY.get(query.get("sort")), _ORDERS.get(query.get("order"))
     if "sort" in query and by is None:
@@ -76,9 +76,14 @@ def page_token(question: UsersQuestion, after: Place) -> str:
     return base64.urlsafe_b64encode(token).decode().rstrip("=")
 
 
-def read_limit(query: Mapping[str, str], most: int, default: int = DEFAULT_LIMIT) -> int:
-    """Read `limit`: how many to answer with, 1 to `most`."""
-    return read_count(query, "limit", most, min(default, most), "max_listed")
+def read_limit(
+    query: Mapping[str, str],
+    most: int,
+    default: int = DEFAULT_LIMIT,
+    setting: str | None = None,
+) -> int:
+    """Read `limit`: how many to answer with, 1 to `most`, which is of that setting, if any."""
+    return read_count(query, "limit", most, min(default, most), setting)
 
 
 def _read_token(text: str, settings: Settings) -> _Token:

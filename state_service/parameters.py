@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from state_service.checks import check_moment, check_window
 from state_service.errors import InvalidRequestError
 from state_service.settings import Settings
-from state_service.wire import check_moment, check_window
 
 _OF_A_WINDOW = ("at", "window")
 _ANY = None

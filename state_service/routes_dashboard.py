@@ -14,6 +14,7 @@ from aiohttp import web
 
 from state_service.app_keys import CENSUS, EVERYBODY, SERVICE
 from state_service.census import Census
+from state_service.checks import check_user_id
 from state_service.errors import InvalidRequestError
 from state_service.everybody import Everybody
 from state_service.listing import read_limit
@@ -23,7 +24,6 @@ from state_service.ticking import Ticker
 from state_service.torchserve_status import TorchServe
 from state_service.viewers import Subject, Viewers, Watched, event
 from state_service.watching import user_view
-from state_service.wire import check_user_id
 
 VIEWERS = web.AppKey("VIEWERS", Viewers)
 TICKER = web.AppKey("TICKER", Ticker)

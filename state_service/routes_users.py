@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from state_service import wire
+from state_service import checks, wire
 from state_service.answering import answered
 from state_service.app_keys import EVERYBODY, SERVICE
 from state_service.bodies import invite_later, read_body
@@ -127,7 +127,7 @@ async def get_scores(request: web.Request) -> web.Response:
     """Answer the window itself, or all of a span that is kept, newest first."""
     service = request.app[SERVICE]
     service.require_ready()
-    limit = read_limit(request.query, service.settings.max_listed)
+    limit = read_limit(request.query, service.settings.max_listed, setting="max_listed")
     span = read_span(request.query)
     question = read_window_question(request.query, service.settings)
     user_id, now = _user_id(service, request), service.clock()
@@ -187,7 +187,7 @@ def _user_id(service: StateService, request: web.Request) -> str:
     user_id = request.match_info["user_id"]
     if "%" in user_id:  # or it was `%25`
         check_percent_encoding(request.rel_url.raw_path)
-    wire.check_user_id(user_id, service.settings)
+    checks.check_user_id(user_id, service.settings)
     return user_id
 
 

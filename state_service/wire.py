@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from state_service.checks import check_moment, check_user_ids, check_window, utf8_length
 from state_service.errors import InvalidRequestError, TooLargeError
 from state_service.settings import Settings
 from state_service.wire_faults import (
@@ -38,9 +39,6 @@ _Stages = dict[
 ]
 _Seconds = Annotated[float, Meta(ge=0, le=2**40)]
 
-
-MOST_EPOCH_SECONDS = 1e11  # in the year 5138; in milliseconds that was in 1973
-_FINER_UNITS = (("milliseconds", 1e3), ("microseconds", 1e6), ("nanoseconds", 1e9))
 
 _Count = Annotated[int, Meta(ge=0, le=2**53 - 1)]  # what every reader of JSON can hold
 
@@ -91,6 +89,8 @@ class _TextScores(msgspec.Struct, forbid_unknown_fields=True):
     model: ModelReport | None = None
 
 
+# Unlike in JSON, which people write, unknown fields are left out here: during an upgrade a handler
+# may be newer than this service, and what it has to say beside the scores must not cost them.
 class _BinaryBatch(_Head, kw_only=True):
     events: Annotated[int, Meta(ge=0)]  # the next ones of the columns
 
@@ -187,7 +187,7 @@ def _of_own_columns(decoded: _TextScores, settings: Settings) -> Scores:
         place = f"batches[{number}]"
         _check_lengths(place, batch.user_id, batch.timestamp, batch.score)
         user_ids = _texts(batch.user_id)
-        _check_user_ids(user_ids, f"{place}.user_id", settings.max_user_id_bytes)
+        check_user_ids(user_ids, f"{place}.user_id", settings.max_user_id_bytes)
         # JSON has no other numbers than finite ones.
         timestamps, scores = np.array(batch.timestamp, float), np.array(batch.score, float)
         batches.append(_batch(batch, user_ids, timestamps, scores))
@@ -200,7 +200,7 @@ def _of_shared_columns(decoded: _BinaryScores, settings: Settings) -> Scores:
     timestamps = _numbers(decoded.timestamp, "timestamp")
     scores = _numbers(decoded.score, "score")
     _check_lengths("the body", user_ids, timestamps, scores)
-    _check_user_ids(user_ids, "user_id", settings.max_user_id_bytes)
+    check_user_ids(user_ids, "user_id", settings.max_user_id_bytes)
     batches = []
     begin = 0
     for batch in decoded.batches:
@@ -221,7 +221,7 @@ def _check_heads(batches: Sequence[_Head], settings: Settings) -> None:
             limit="max_batches",
         )
     for number, batch in enumerate(batches):
-        if not 1 <= _utf8_length(batch.key) <= settings.max_key_bytes:
+        if not 1 <= utf8_length(batch.key) <= settings.max_key_bytes:
             raise InvalidRequestError(
                 f"batches[{number}].key must have 1 to {settings.max_key_bytes} bytes",
                 limit="max_key_bytes" if batch.key else None,
@@ -279,62 +279,12 @@ def decode_medians(body: bytes, content_type: str, settings: Settings) -> Median
             "ask several times",
             limit="max_lookup_users",
         )
-    _check_user_ids(question.user_ids, "user_ids", settings.max_user_id_bytes)
+    check_user_ids(question.user_ids, "user_ids", settings.max_user_id_bytes)
     check_window(question.window, settings)
     check_moment("at", question.at)
     return question
 
 
-def check_window(window: float | None, settings: Settings) -> None:
-    """Refuse a window that is not positive or longer than the configured one."""
-    if window is not None and not 0 < window <= settings.window_seconds:
-        raise InvalidRequestError(
-            f"window must be more than 0 and at most {settings.window_seconds:g} seconds"
-        )
-
-
-def check_moment(name: str, moment: float | None) -> None:
-    """Refuse a time that is beyond every calendar, and say what it was meant to be."""
-    if moment is None or moment < MOST_EPOCH_SECONDS:
-        return
-    for unit, in_a_second in _FINER_UNITS:
-        if moment / in_a_second < MOST_EPOCH_SECONDS:
-            raise InvalidRequestError(
-                f"{name} is in epoch seconds; {moment:.0f} looks like {unit}: ask for "
-                f"{name}={moment / in_a_second:.3f}"
-            )
-    raise InvalidRequestError(
-        f"{name} is in epoch seconds, less than {MOST_EPOCH_SECONDS:.0f}: for this moment, leave "
-        f"{name} out"
-    )
-
-
-def check_user_id(user_id: str, settings: Settings) -> None:
-    """Refuse a user id that no event can have."""
-    if not 1 <= _utf8_length(user_id) <= settings.max_user_id_bytes:
-        raise InvalidRequestError(
-            f"user_id must have 1 to {settings.max_user_id_bytes} bytes",
-            limit="max_user_id_bytes" if user_id else None,
-        )
-
-
-def _check_user_ids(user_ids: list[str], place: str, max_bytes: int) -> None:
-    # A UTF-8 character has at most 4 bytes: almost always one look at the lengths is enough.
-    lengths = set(map(len, user_ids))
-    if 0 not in lengths and max(lengths, default=0) * 4 <= max_bytes:
-        return
-    for index, user_id in enumerate(user_ids):
-        if not 1 <= _utf8_length(user_id) <= max_bytes:
-            raise InvalidRequestError(
-                f"{place}[{index}] must have 1 to {max_bytes} bytes",
-                limit="max_user_id_bytes" if user_id else None,
-            )
-
-
 def _texts(user_ids: Sequence[str | int]) -> list[str]:
     """Return user ids with an integer as its decimal string, as the scorer takes it."""
     return [str(user_id) for user_id in user_ids]
-
-
-def _utf8_length(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from generator.latency import LatencyHistogram
 from generator.ledger import BLOCK_EVENTS, Ledger
+from generator.oracle import MedianItem, compare, exact_medians
 from generator.outcomes import (
     RETRY_AFTER_LONGEST_SECONDS,
     Verdict,
@@ -18,7 +19,6 @@ from generator.outcomes import (
 )
 from generator.progress import RateMeter, progress_line
 from generator.tally import Tally, count_reason
-from generator.verifying import MedianItem, compare, exact_medians
 from generator.workload import Workload, WorkloadOptions
 
 STORED = b'{"processed":2,"skipped":0,"recorded":"stored","scores":[0.5,null],"errors":[]}'

@@ -286,10 +286,19 @@ async def test_the_plain_page_keeps_an_id_apart_from_its_text_and_shows_a_blank_
     tmp_path: Path,
 ) -> None:
     async with serving(tmp_path) as server:
-        await server.record(batch("k", ["\u05d0\u05d1", "  "], [1, 2]))
+        await server.record(batch("k", ["\u05d0\u05d1", "  ", " "], [1, 2, 3]))
         page = (await server.ask("GET", "/overview?user_id=%D7%90%D7%91")).text
         assert "<caption>User <bdi>\u05d0\u05d1</bdi></caption>" in page
         assert "<bdi>(blank, 2 characters)</bdi>" in page
+        assert "<bdi>(blank, 1 character)</bdi>" in page
+
+
+async def test_more_events_than_a_stream_has_are_refused_and_are_no_limit_of_lists(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as server:
+        await server.problem("GET", "/events?limit=1000001", 400, "invalid_request")
+        assert (await server.get("/stats"))["limit_hits"]["max_listed"] == 0
 
 
 async def test_a_proxy_is_told_not_to_hold_events_back(tmp_path: Path) -> None:
