@@ -22,6 +22,7 @@ _INSTEAD = {
 }
 _BODIES = {"/medians": '{"user_ids": ["alice"]}', "/scores": '{"batches": […]}'}
 _OF_A_USER = ("median", "stats", "scores")
+_NOTHING_NEAR = "/docs lists what there is"
 _MAX_SHOWN_CHARS = 200
 
 _TEMPLATES = sorted({path for _, path in PARAMETERS})
@@ -54,6 +55,8 @@ def instead_of_method(method: str, path: str, allowed: Iterable[str]) -> str:
 
 def _instead(path: str) -> str:
     parts = path.split("/")[1:]
+    if not parts:  # `*`, which OPTIONS may ask, is no path
+        return _NOTHING_NEAR
     within = [part for part in parts if part]
     if parts[0] == "users" and parts[-1] in _OF_A_USER and len(parts) != 3:
         return f"a slash in a user id is written %2F: /users/{'%2F'.join(parts[1:-1])}/{parts[-1]}"
@@ -62,14 +65,13 @@ def _instead(path: str) -> str:
     tidy = "/" + "/".join(within)
     if tidy != path and _THERE.fullmatch(tidy):
         return f"write {tidy}"
-    if sentence := _INSTEAD.get(within[0].lower() if within else ""):
+    if sentence := _INSTEAD.get(within[0].lower()):
         return sentence
     near = [template for template in _TEMPLATES if "{" not in template]
     if within[0] == "users" and len(within) == 3:
         near = [f"/users/{within[1]}/{what}" for what in _OF_A_USER]
-    if close := difflib.get_close_matches(tidy[:_MAX_SHOWN_CHARS], near, 1, 0.75):
-        return f"did you mean {close[0]}?"
-    return "/docs lists what there is"
+    close = difflib.get_close_matches(tidy[:_MAX_SHOWN_CHARS], near, 1, 0.75)
+    return f"did you mean {close[0]}?" if close else _NOTHING_NEAR
 
 
 def _shown(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, Self
 
 from state_service.status import Counters
 
-_LEAST = 10  # events: fewer are no alarm, and told only when there are no others
+_LEAST_EVENTS = 10  # fewer are no alarm, and told only when there are no others
 _BAD_SHARE, _NOTABLE_SHARE = 0.05, 0.01
 _REPEATED_SHARE = 0.5  # as after an outage; for long, it is a producer that gives one key to all
 _WORDS = {
@@ -46,12 +46,12 @@ def judge(recent: Outcomes) -> tuple[Literal["bad", "warning", "good"], str] | N
     lost = recent.late + recent.future + recent.skipped
     events = recent.accepted + lost
     repeated = recent.duplicates + recent.forgotten
-    few = lost < _LEAST
+    few = lost < _LEAST_EVENTS
     if lost == events > 0 or (not few and lost >= _NOTABLE_SHARE * events):
         bad = not few and lost >= _BAD_SHARE * events
         level: Literal["bad", "warning"] = "bad" if bad else "warning"
         return level, f"{_of(lost, events)} are in no median: {_parts(recent, _LOST)}"
-    if repeated >= _LEAST and repeated >= _REPEATED_SHARE * (events + repeated):
+    if repeated >= _LEAST_EVENTS and repeated >= _REPEATED_SHARE * (events + repeated):
         some = _of(repeated, events + repeated)
         return "warning", f"{some} were left out: {_parts(recent, _REPEATED)}"
     if lost:

@@ -219,10 +219,11 @@ def _id(user_id: str) -> str:
     """Return a user id as HTML: apart from the text around it, whose order it could turn, and seen.
 
     >>> _id("<b>"), _id(" ")
-    ('<bdi>&lt;b&gt;</bdi>', '<bdi>(blank, 1 characters)</bdi>')
+    ('<bdi>&lt;b&gt;</bdi>', '<bdi>(blank, 1 character)</bdi>')
     """
     seen = any(character.isprintable() and not character.isspace() for character in user_id)
-    return f"<bdi>{escape(user_id if seen else f'(blank, {len(user_id)} characters)')}</bdi>"
+    blank = f"(blank, {len(user_id)} character{'s' if len(user_id) > 1 else ''})"
+    return f"<bdi>{escape(user_id if seen else blank)}</bdi>"
 
 
 def _ranking(caption: str, users: Sequence[Ranked]) -> str:

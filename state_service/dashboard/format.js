@@ -66,7 +66,9 @@ export function text(value) {
 
 /** A user id to be shown by itself: one without a visible character is told, not shown. */
 export function userId(value) {
-  return /[\p{L}\p{N}\p{P}\p{S}]/u.test(value) ? value : `(blank, ${[...value].length} characters)`;
+  if (/[\p{L}\p{N}\p{P}\p{S}]/u.test(value)) return value;
+  const length = [...value].length;
+  return `(blank, ${length} character${length > 1 ? "s" : ""})`;
 }
 
 /** A user id within a sentence, isolated: written from right to left it would turn the sentence. */

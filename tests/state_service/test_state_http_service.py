@@ -12,7 +12,9 @@ from urllib.parse import urljoin, urlsplit
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families
+from yarl import URL
 
+from state_service.advice import instead_of
 from tests.state_service.state_support import Server, batch, serving
 
 PROMISED = (
@@ -226,6 +228,7 @@ INSTEAD = {
     "/swagger": "to read at /docs",
     "/dashboard/": "/docs lists what there is",
     "/" + "x" * 5000: "/docs lists what there is",
+    "//": "write /",
 }
 
 
@@ -234,6 +237,21 @@ async def test_an_address_without_anything_is_not_found(tmp_path: Path) -> None:
         for path, instead in INSTEAD.items():
             answer = await server.problem("GET", path, 404, "not_found")
             assert answer.body["detail"].endswith(instead), path
+
+
+def test_what_is_no_path_is_told_where_to_look() -> None:
+    assert instead_of("*") == "there is nothing at *: /docs lists what there is"
+    assert instead_of("") == "there is nothing at : /docs lists what there is"
+
+
+async def test_the_options_of_the_whole_server_are_no_address(tmp_path: Path) -> None:
+    async with serving(tmp_path) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(server.url).port)
+        writer.write(b"OPTIONS * HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 20)
+        writer.close()
+        assert answer.startswith(b"HTTP/1.1 404 "), answer
+        assert b"/docs lists what there is" in answer
 
 
 async def test_a_method_that_is_not_answered_is_told_which_is(tmp_path: Path) -> None:
