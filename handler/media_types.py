@@ -8,6 +8,7 @@ of no known type is JSON until its reader finds that it is lines.
 import re
 from functools import lru_cache
 
+from handler.csv_advice import advice, is_csv
 from handler.decoding import ARROW, JSON, NDJSON, Format
 from handler.errors import RequestError
 
@@ -36,11 +37,6 @@ _OTHER_FORMATS = (
     (b"\xfd7zXZ", "xz", "use gzip or zstd"),
 )  # fmt: skip
 _UNICODE_MARKS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
-_CSV_HEADER = re.compile(rb'\s*"?(user_?id|timestamp)"?[,;\t]', re.IGNORECASE)
-_CSV_TO_LINES = """CSV is not read: make lines of JSON of it, such as with python3 -c \
-"import csv, json, sys; [print(json.dumps({'user_id': r[0], 'timestamp': float(r[1]), \
-'features': [float(x) for x in r[2:]]})) for r in list(csv.reader(sys.stdin))[1:]]" < events.csv, \
-and send them with Content-Type: application/x-ndjson"""
 
 
 def recognise(content_type: str, body: bytes) -> tuple[Format, bytes]:
@@ -101,5 +97,5 @@ def _refuse_other_text(media_type: str, body: bytes) -> None:
             "the body is UTF-16 or UTF-32: encode it as UTF-8 (in PowerShell -Encoding utf8, "
             "elsewhere iconv -f UTF-16 -t UTF-8)",
         )
-    if media_type == "text/csv" or _CSV_HEADER.match(body):
-        raise RequestError(400, "unsupported_content_type", _CSV_TO_LINES)
+    if media_type == "text/csv" or is_csv(body):
+        raise RequestError(400, "unsupported_content_type", advice(body))

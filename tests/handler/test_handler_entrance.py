@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -54,6 +55,7 @@ def _read(body: bytes | None, content_type: str | None = None, **headers: str) -
 def assert_taken(outcome: Any) -> None:
     assert not isinstance(outcome, RequestError), outcome.detail
     assert outcome.columns.errors == []
+    assert outcome.columns.timestamps.tolist() == [1.5, 1.5, 1.5]
     assert outcome.columns.user_ids == ["user-0", "user-1", "user-2"]
     assert outcome.columns.features.tolist() == [[1, 2, 0], [1, 2, 1], [1, 2, 2]]
 
@@ -203,24 +205,31 @@ def test_what_comes_beside_the_events_is_refused_and_told_where_it_belongs(
 
 
 CSV = "user_id,timestamp,f1,f2,f3\nuser-0,1.5,1,2,0\nuser-1,1.5,1,2,1\nuser-2,1.5,1,2,2\n"
+OTHER_ORDER = "timestamp;a;User_ID;b;c\n" + "".join(
+    f"1.5;1;user-{number};2;{number}\n" for number in range(3)
+)
 
 
 @pytest.mark.parametrize(
     ("body", "content_type"),
     [(CSV, None), (CSV, "text/csv"), (BYTE_ORDER_MARK.decode() + CSV, "application/json"),
      (CSV.partition("\n")[2], "text/csv; charset=utf-8"), (CSV.replace(",", ";"), "text/plain"),
-     (CSV.replace("user_id,timestamp", '"user_id","timestamp"'), None)],
+     (CSV.replace(",", "\t"), "text/csv"), (CSV.replace("\n", "\r\n\r\n"), "text/csv"),
+     (CSV.replace("user_id,timestamp", '"user_id","timestamp"'), None),
+     (CSV.replace("user_id,timestamp", "userid,Timestamp"), None), (OTHER_ORDER, None),
+     (OTHER_ORDER.replace("timestamp;a;", "a;timestamp;").replace("1.5;1;", "1;1.5;"), "text/csv")],
 )  # fmt: skip
 def test_csv_is_answered_with_the_command_that_converts_it(
-    body: str, content_type: str | None
+    tmp_path: Path, body: str, content_type: str | None
 ) -> None:
     error = refusal(_read(body.encode(), content_type))
     assert error.code == "unsupported_content_type"
-    command = re.search(r'python3 (-c ".*?") < events\.csv', error.detail)
+    command = re.search(r'python3 (-c ".*?") > events\.ndjson', error.detail)
     assert command is not None
+    (tmp_path / "events.csv").write_bytes(body.encode())
     converted = subprocess.run(
         [sys.executable, *shlex.split(command[1])],
-        input=CSV.encode(), capture_output=True, check=True,
+        cwd=tmp_path, capture_output=True, check=True,
     ).stdout  # fmt: skip
     assert_taken(_read(converted, "application/x-ndjson"))
 
