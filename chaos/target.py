@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -20,6 +20,7 @@ from benchmarks.usage import role_of
 from handler.archive import MODEL_NAME
 from stack.addresses import Addresses, StackError
 from stack.files import ROOT, SERVER_CONFIG
+from stack.leftovers import processes_of
 from stack.ports import check_free
 
 WORKER, JVM, STATE = "workers", "JVM", "state service"  # roles, as benchmarks.usage names them
@@ -129,7 +130,7 @@ class Target:
 
     def kill_everything(self) -> None:
         """Kill -9 every process of this stack, at once; none is left."""
-        family = [*self.family(), *_started_with(str(self.var))]
+        family = [*self.family(), *processes_of(self.var)]
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -189,14 +190,6 @@ def limit_files(process: psutil.Process, limit_bytes: int | None) -> None:
     with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
         _, hard = resource.prlimit(process.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def _started_with(var: str) -> Iterator[psutil.Process]:
-    """Find what a killed stack may have left: only its processes carry its folder."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("STACK_VAR") == var:
-                yield process
 
 
 def free_ports() -> Ports:

@@ -42,7 +42,7 @@ def main() -> None:
     with contextlib.ExitStack() as exits:
         var = exits.enter_context(tempfile.TemporaryDirectory(prefix="medianserve-pictures-"))
         os.environ["TS_MODEL_STORE"] = str(default_store())
-        exits.enter_context(Stack(addresses, Path(var))).wait_until_ready()
+        exits.enter_context(Stack(addresses, Path(var), print)).wait_until_ready()
         load = subprocess.Popen(  # noqa: S603 - our own interpreter
             [
                 sys.executable, "-m", "generator", "run",

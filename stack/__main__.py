@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from types import FrameType
 
 from handler.default_model import default_store
 from handler.errors import ModelError
+from handler.packing import has_current_code
 from handler.settings import SettingsError, load_settings
 from stack.addresses import Addresses, StackError
 from stack.credentials import generator_variables
@@ -58,7 +60,7 @@ def main() -> None:
                 if options.command == "run"
                 else exits.enter_context(scratch_folder("demo"))[0]
             )
-            sys.exit(_run(Stack(addresses, var), work))
+            sys.exit(_run(Stack(addresses, var, _tell), work))
     except (StackError, SettingsError, ModelError) as error:
         sys.exit(f"error: {error}")
     except _StopRequestedError:
@@ -73,13 +75,8 @@ def _run(stack: Stack, work: Callable[[Stack], int]) -> int:
             exits.enter_context(stack)
             exits.callback(_announce_stop)
         print(f"the model is {stack.model}", flush=True)
-        if not stack.handler_is_current:
-            print(
-                "note: it has another version's handler: python -m handler.archive --again",
-                flush=True,
-            )
-        for process in stack.taken_over:
-            print(f"an earlier start was killed and had left {process} running: ended", flush=True)
+        if note := note_on_handler(stack.packed):
+            _tell(note)
         stack.wait_until_ready()
         return work(stack)
 
@@ -97,6 +94,18 @@ def _signals_deferred() -> Iterator[None]:
             signal.signal(number, _request_stop)
     if requested:
         raise _StopRequestedError
+
+
+def note_on_handler(archive: Path) -> str:
+    """Say how to pack an archive anew where its handler is not the one that is here; else ""."""
+    if has_current_code(archive):
+        return ""
+    command = shlex.join(["python", "-m", "handler.archive", "--again", "--output", str(archive)])
+    return f"note: it has another version's handler; stop, pack it anew and start again: {command}"
+
+
+def _tell(sentence: str) -> None:
+    print(sentence, flush=True)
 
 
 def _announce_stop() -> None:

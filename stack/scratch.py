@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,15 @@ from typing import IO
 
 _PREFIX = "medianserve-"
 _OWNED = "owned"
-# What a socket's path may have beyond the folder: TorchServe's are named .ts.sock.9000
-_LONGEST = 70
+# The longest name of a socket here: supervisord binds its own under this one, with its pid, first.
+_SOCKET = "supervisor.sock.4194304"
+_SOCKET_PATH_BYTES = 107 if sys.platform == "linux" else 103  # macOS and the BSDs
 
 
 @contextlib.contextmanager
 def scratch_folder(purpose: str) -> Iterator[tuple[Path, IO[str]]]:
     """Make a folder with a short path; give it and the lock, which a helper may be handed too."""
-    root = _temporary_root()
+    root = _temporary_root(purpose)
     remove_abandoned(root)
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=root))
     try:
@@ -45,8 +47,9 @@ def remove_abandoned(root: Path) -> None:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _temporary_root() -> Path:
+def _temporary_root(purpose: str) -> Path:
     """Return the system's temporary folder; or /tmp, where sockets and supervisor need that."""
     root = Path(tempfile.gettempdir())
-    usable = len(os.fsencode(root)) <= _LONGEST and "%" not in str(root)
+    socket = root / f"{_PREFIX}{purpose}-{'x' * 8}" / _SOCKET  # as mkdtemp ends a name
+    usable = len(os.fsencode(socket)) <= _SOCKET_PATH_BYTES and "%" not in str(root)
     return root if usable else Path("/tmp")  # noqa: S108 - see mkdtemp

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, cast
 from xmlrpc.client import ServerProxy
@@ -20,7 +20,7 @@ import urllib3
 from supervisor.xmlrpc import SupervisorTransport
 
 from handler.identity import ModelIdentity
-from handler.packing import has_current_code, identity_of
+from handler.packing import identity_of
 from stack.addresses import Addresses, StackError
 from stack.credentials import KEY_FILE
 from stack.files import IN_CLONE, ROOT, SERVER_CONFIG, SUPERVISOR_CONFIG, read_property
@@ -29,6 +29,7 @@ from stack.log_lines import readable
 from stack.ports import check_free
 from stack.probe import worker_answers
 from stack.scratch import scratch_folder
+from stack.tied import PARENT
 
 PROCESSES = ("state-service", "torchserve")
 # What TorchServe logs when a worker has twice failed to load the model; it goes on trying.
@@ -40,14 +41,16 @@ _TIED = (sys.executable, "-m", "stack.tied")
 class Stack:
     """Both processes, from start to stop. Use as a context manager: it always stops them."""
 
-    def __init__(self, addresses: Addresses, var: Path) -> None:
+    def __init__(self, addresses: Addresses, var: Path, tell: Callable[[str], None]) -> None:
+        """Start nothing yet. `tell` is given a sentence for each leftover that had to be ended."""
         self.addresses = addresses
+        self._tell = tell
         self._var = var.resolve()
+        self.packed = Path()  # the archive that was copied for this stack
         self._http = urllib3.PoolManager(timeout=urllib3.Timeout(total=5), retries=False)
         self._exits = contextlib.ExitStack()
         self._pids: dict[str, int] = {}
         self._log_starts: dict[str, int] = {}
-        self.taken_over: list[str] = []  # what a killed start had left running, and was ended
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as exits:
@@ -71,9 +74,11 @@ class Stack:
                 f"{self._var} is used by another stack: stop that, or start beside it on other "
                 "ports: make run PORT_OFFSET=100"
             ) from error
-        self.taken_over = end_leftovers(self._var)
+        self.packed = self._find_archive()
+        for process in end_leftovers(self._var):
+            self._tell(f"an earlier start was killed and had left {process} running: ended")
         check_free(self.addresses)
-        store = self._own_store(_archive())
+        store = self._own_store()
         self._log_starts = {
             name: path.stat().st_size
             for name in ("supervisord", *PROCESSES)
@@ -105,6 +110,7 @@ class Stack:
                 "TS_MODEL_STORE": str(store),
                 "STACK_SCRATCH": str(scratch),
                 VARIABLE: str(self._var),
+                PARENT: str(os.getpid()),
                 "STACK_STATE_SERVICE": shlex.join([*_TIED, "state_service"]),
                 "STACK_TORCHSERVE": shlex.join([*_TIED, *torchserve]),
             },
@@ -117,23 +123,35 @@ class Stack:
         return identity_of(self._archive)
 
     @property
-    def handler_is_current(self) -> bool:
-        """Whether the archive's handler is the one that is installed here."""
-        return has_current_code(self._archive)
-
-    @property
     def _archive(self) -> Path:
         return self._var / "model_store" / "scorer.mar"
 
-    def _own_store(self, archive: Path) -> Path:
+    def _find_archive(self) -> Path:
+        """Return the archive to load. Raises `StackError` when it lies where the copy goes."""
+        archive = _archive()
+        if self._archive.parent.resolve() in archive.resolve().parents:
+            raise StackError(
+                f"TS_MODEL_STORE is {archive.parent}, where a stack keeps its copy and removes "
+                f"what else is there: move {archive.name} to another folder, and name that"
+            )
+        return archive
+
+    def _own_store(self) -> Path:
         """Keep the archive as it is now: TorchServe reads it again when it is started again.
 
         By then another may have been packed in its place, for another stack perhaps.
         """
-        store = self._var / "model_store"
-        shutil.rmtree(store, ignore_errors=True)
-        store.mkdir()
-        shutil.copy2(archive, store)
+        store = self._archive.parent
+        fresh = store.with_name("model_store.new")
+        try:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir()
+            shutil.copy2(self.packed, fresh)
+            if store.exists():
+                shutil.rmtree(store)
+            fresh.rename(store)
+        except OSError as error:
+            raise StackError(f"cannot copy {self.packed} to {store}: {error.strerror}") from error
         return store
 
     @property
