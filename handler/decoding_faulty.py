@@ -4,7 +4,6 @@ Clean requests never come here, so what it costs to be exact is paid by requests
 """
 
 import math
-from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,20 +82,13 @@ class Collector:
         kept: NDArray[np.bool_] = np.all(finite, axis=1)
         if kept.all():
             return columns
-        errors = list(columns.errors)
+        errors = []
         for row in np.flatnonzero(~kept).tolist():
             feature = int(finite[row].argmin())
             detail = no_float32(self._shape.place(feature), wide[row, feature])
             index = int(columns.positions[row])
             errors.append(EventError(index, "features", "out_of_range", detail))
-        return EventColumns(
-            total=columns.total,
-            positions=columns.positions[kept],
-            user_ids=list(compress(columns.user_ids, kept)),
-            timestamps=columns.timestamps[kept],
-            features=columns.features[kept],
-            errors=sorted(errors, key=lambda error: error.index),
-        )
+        return columns.keep(kept, errors)
 
 
 def _required(event: dict[str, object], field: str) -> object:

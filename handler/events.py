@@ -5,6 +5,7 @@ would otherwise be a tenth of the work.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 
 import msgspec
 import numpy as np
@@ -56,6 +57,17 @@ class EventColumns(msgspec.Struct, frozen=True):
                 errors=[],
             )
             start = end
+
+    def keep(self, kept: NDArray[np.bool_], errors: Sequence[EventError]) -> "EventColumns":
+        """Return the events of which `kept`, bool [n], is true; `errors` are the others'."""
+        return EventColumns(
+            total=self.total,
+            positions=self.positions[kept],
+            user_ids=list(compress(self.user_ids, kept)),
+            timestamps=self.timestamps[kept],
+            features=self.features[kept],
+            errors=sorted([*self.errors, *errors], key=lambda error: error.index),
+        )
 
 
 class EventShape(msgspec.Struct, frozen=True):
@@ -123,3 +135,16 @@ def as_float32(values: NDArray[np.generic]) -> NDArray[np.float32]:
     """Narrow numbers; what does not fit becomes infinite, and is refused as such."""
     with np.errstate(over="ignore"):
         return values.astype(np.float32)
+
+
+def without_unscorable(
+    columns: EventColumns, scores: NDArray[np.float64]
+) -> tuple[EventColumns, NDArray[np.float64]]:
+    """Drop events whose score is not finite: an infinite score would be in a median for ever."""
+    finite = np.isfinite(scores)
+    why = "the model gave no finite score for these"
+    errors = [
+        EventError(index, "features", "score_not_finite", why)
+        for index in columns.positions[~finite].tolist()
+    ]
+    return columns.keep(finite, errors), scores[finite]

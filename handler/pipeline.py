@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from handler import answering
@@ -21,7 +20,7 @@ from handler.answering import Answer, Recorded
 from handler.batches import Batch, BatchResult
 from handler.delivery import Recording
 from handler.errors import RequestError
-from handler.events import EventColumns, EventError
+from handler.events import EventColumns, without_unscorable
 from handler.garbage import collector_paused
 from handler.identity import ModelIdentity
 from handler.logs import fields, shown_ids
@@ -142,7 +141,7 @@ class Pipeline:
             work.scores = scores[start : start + len(work.columns.user_ids)]
             start += len(work.scores)
             if not all_finite:
-                work.columns, work.scores = _without_unscorable(work.columns, work.scores)
+                work.columns, work.scores = without_unscorable(work.columns, work.scores)
 
     def _record(self, works: list[_Work], received_at: float) -> None:
         """Store all requests' scores in one call (several only beyond its size limit)."""
@@ -290,25 +289,3 @@ def _passed_on(headers: Mapping[str, str], name: str) -> str | None:
         return None
     passed = value[:_MAX_PASSED_HEADER_CHARS]
     return passed.encode("utf-8", "replace").decode()  # half a surrogate cannot be sent on
-
-
-def _without_unscorable(
-    columns: EventColumns, scores: NDArray[np.float64]
-) -> tuple[EventColumns, NDArray[np.float64]]:
-    """Drop events whose score is not finite: an infinite score would be in a median for ever."""
-    finite = np.isfinite(scores)
-    errors = [
-        EventError(
-            int(index), "features", "score_not_finite", "the model gave no finite score for these"
-        )
-        for index in columns.positions[~finite]
-    ]
-    kept = replace(
-        columns,
-        positions=columns.positions[finite],
-        user_ids=[user_id for user_id, keep in zip(columns.user_ids, finite, strict=True) if keep],
-        timestamps=columns.timestamps[finite],
-        features=columns.features[finite],
-        errors=sorted([*columns.errors, *errors], key=lambda error: error.index),
-    )
-    return kept, scores[finite]

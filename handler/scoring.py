@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from handler.errors import ModelError
-from handler.weights import load_weights, shapes_in
+from handler.weights import listed, load_weights, shapes_in
 
 # Batches are padded to whole blocks of rows. Matrix kernels treat the rows left over after the
 # last block differently, which shows in a score's last bit: an event would score differently
@@ -70,6 +71,8 @@ class Scorer:
             ) from error
         _check_output(output)
         before = self.score(rows)
+        if not np.isfinite(before).any():
+            raise ModelError(_no_score_finite(self._network))
         if not _alike(self.score(rows), before):
             raise ModelError(
                 "the network scores the same event differently each time: does it draw random "
@@ -103,6 +106,17 @@ def _check_output(output: object) -> None:
             if several
             else "let its forward return one number for each row"
         )
+    )
+
+
+def _no_score_finite(network: nn.Module) -> str:
+    values = chain(network.named_parameters(), network.named_buffers())
+    broken = [name for name, value in values if not value.isfinite().all()]
+    where = f" ({listed(broken)})" if broken else ""
+    return (
+        "the network gives no event a finite score: look for NaN and infinity in its weights and "
+        f"buffers{where}, and for a division by 0; if the training has diverged, save an earlier "
+        "state"
     )
 
 

@@ -35,12 +35,12 @@ def load_weights(network: nn.Module, path: Path, builder: str) -> None:
     }
     if len(fitting) > 1:
         raise ModelError(
-            f"{path.name} holds several state_dicts that fit ({_listed(fitting)}): save the one "
+            f"{path.name} holds several state_dicts that fit ({listed(fitting)}): save the one "
             f"that you mean: {_command(path, _inside(path, next(iter(fitting))))}"
         )
     if not fitting and len(readings) > 1:
         raise ModelError(
-            f"{path.name} holds several state_dicts ({_listed(readings)}), of which none fits the "
+            f"{path.name} holds several state_dicts ({listed(readings)}), of which none fits the "
             f"network that {builder} builds: save the one that you mean: "
             f"{_command(path, _inside(path, next(iter(readings))))}"
         )
@@ -53,7 +53,7 @@ def load_weights(network: nn.Module, path: Path, builder: str) -> None:
         ) from error
     if broken := [name for name, value in network.named_parameters() if value.isnan().any()]:
         raise ModelError(
-            f"{path.name} holds NaN ({_listed(broken)}), and so would every score be: "
+            f"{path.name} holds NaN ({listed(broken)}), and so would every score be: "
             "the training has diverged; save an earlier state"
         )
 
@@ -96,7 +96,7 @@ def _readings(loaded: object, path: Path) -> dict[str, StateDict]:
     found = {str(key): value for key, value in loaded.items() if _is_state_dict(value)}
     if not found:
         raise ModelError(
-            f"{path.name} holds no state_dict, but {_listed(map(str, loaded)) or 'nothing'}: save "
+            f"{path.name} holds no state_dict, but {listed(map(str, loaded)) or 'nothing'}: save "
             "one with torch.save(network.state_dict(), …)"
         )
     return found
@@ -178,6 +178,7 @@ def _command(path: Path, expression: str, imports: str = "") -> str:
     return f".venv/bin/python -c {shlex.quote(code)}"
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """Return the first few names, for a message."""
     shown = list(names)[: _MAX_NAMED + 1]
     return ", ".join(shown[:_MAX_NAMED]) + (", …" if len(shown) > _MAX_NAMED else "")

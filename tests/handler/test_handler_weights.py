@@ -85,6 +85,10 @@ def test_what_has_one_meaning_is_taken(
         ({}, "holds no state_dict, but nothing"),
         (torch.zeros(3), "holds Tensor, expected a state_dict"),
         ({**STATE, "0.bias": torch.full((128,), torch.nan)}, r"holds NaN \(0\.bias\)"),
+        (
+            {**STATE, "0.bias": torch.full((128,), torch.inf)},
+            r"no event a finite score: .*buffers \(0\.bias\)",
+        ),
         ({"state_dict": create_state_dict(5, features=7)}, "write 'features: 7'"),
         ({**STATE, "9.weight": torch.zeros(1)}, r"(?s)does not fit.*9\.weight"),
     ],
@@ -182,6 +186,15 @@ def test_batchnorm_and_dropout_are_those_of_evaluation() -> None:
     batchwise = nn.Sequential(nn.BatchNorm1d(3, track_running_stats=False), nn.Linear(3, 1))
     with pytest.raises(ModelError, match="track_running_stats=False"):
         Scorer(batchwise, 3, torch.device("cpu"))
+
+
+def test_a_network_whose_every_score_is_nan_is_refused_and_what_is_broken_in_it_named() -> None:
+    network = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 1))
+    network[0].get_buffer("running_mean").fill_(torch.nan)
+    with pytest.raises(ModelError, match=r"no event a finite score: .*\(0\.running_mean\)"):
+        Scorer(network, 3, torch.device("cpu"))
+    with pytest.raises(ModelError, match=r"buffers, and for a division by 0"):
+        Scorer(Made(lambda score, _: score / 0 - score / 0), 3, torch.device("cpu"))
 
 
 def test_a_network_of_categories_is_asked_for_the_first_one() -> None:
