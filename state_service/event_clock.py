@@ -2,17 +2,21 @@
 
 The rules
 ---------
-1. The clock follows the newest timestamp, as long as that lies at most a *step* ahead of what
-   somebody else's events say; a step is half a window. So a user whose clock is wrong moves
-   everybody's windows by one step at most, however many rows it sends and however it spaces them.
-2. What lies further ahead is kept, and the clock waits until it is confirmed: by a second user who
-   gets there, or by `PATIENCE_EVENTS` events in a row, all of them too far ahead. So a real gap in
-   the data, behind which all further events lie, is crossed, and none of them is lost.
-3. Whoever has been alone from the beginning, or for `PATIENCE_EVENTS` events, need not wait for
-   others: a whole window counts as near then, from the clock itself.
-4. The very first event may be the wrong one. Until a second one has come near it, an event that
+1. The clock follows the newest timestamp, as long as that lies at most a *step*, half a window,
+   ahead of what somebody else's events say. So what one user sends moves the *confirmed* time by
+   one step at most, however many rows it has and however they are spaced. An event is late by the
+   confirmed time, and what others need is kept by it.
+2. What lies further ahead is kept, and waits until a second user gets there: then it is confirmed.
+   So a gap in the data, behind which all further events lie, is crossed, and none of them is lost.
+3. Behind a gap there may be one user alone. After `PATIENCE_EVENTS` of its events in a row, with
+   nobody else's between, the windows end where it is: the clock is *ahead*, it follows that user,
+   over a window at a time or again after that many events. The confirmed time stays where it is:
+   the first event of anybody else brings the clock back to it, or confirms the new one.
+4. As long as there is only one user, nobody can be harmed: what it says is confirmed over a window
+   at a time, or after `LONE_PATIENCE_EVENTS` in a row.
+5. The very first event may be the wrong one. Until a second one has come near it, an event that
    lies more than a window before takes its place.
-5. An event is late when it is older than the window at the moment of its turn. Late events change
+6. An event is late when it is older than the window at the moment of its turn. Late events change
    nothing. So the same accepted events in the same order give the same clock, however they are cut
    into groups.
 """
@@ -24,16 +28,18 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-PATIENCE_EVENTS = 1_000
+PATIENCE_EVENTS = 50_000  # as many as one request may carry by default
+LONE_PATIENCE_EVENTS = 1_000
 _FEW = 8  # one in so many
 _MOST_LOOKED_AT = 32  # of a group's newest events, before all are sorted
 
 
 class ClockState(NamedTuple):
-    """What is kept of a clock over a restart; the users in it are told by the events held."""
+    """What is kept of a clock over a restart; the leader is told by the events held."""
 
+    confirmed: float
     time: float
-    alone: int
+    second: float
     beyond: int
     settled: bool
 
@@ -42,24 +48,33 @@ class ClockState(NamedTuple):
 class EventClock:
     """Where the time of the events stands. Times in epoch seconds, minus infinity for none.
 
-    `newest` is the newest timestamp accepted, `leader` whose it is, `second` the newest of all
-    other users.
+    `time` is where windows end; `newest` is the newest timestamp accepted, `leader` whose it is,
+    `second` the newest of all other users.
     """
 
     window_seconds: float
+    confirmed: float = -np.inf  # never later than `time`
     time: float = -np.inf
     leader: str | None = None
     newest: float = -np.inf
     second: float = -np.inf
-    speaker: str | None = None  # whose the last event was
-    alone: int = 0  # events of the speaker in a row
-    beyond: int = 0  # events in a row that lay too far ahead
+    beyond: int = 0  # events of the leader in a row that lay too far ahead
     settled: bool = False  # whether a second event came near the first
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the clock follows one user alone, unconfirmed."""
+        return self.time > self.confirmed
 
     @property
     def waiting_seconds(self) -> float:
         """How far the newest timestamp lies ahead of the clock; 0 before the first event."""
         return self.newest - self.time if self.time > -np.inf else 0.0
+
+    @property
+    def state(self) -> ClockState:
+        """What `resume` takes."""
+        return ClockState(self.confirmed, self.time, self.second, self.beyond, self.settled)
 
     def late(
         self, user_ids: Sequence[str], timestamps: NDArray[np.float64]
@@ -72,16 +87,7 @@ class EventClock:
 
     def advance(self, user_ids: Sequence[str], timestamps: NDArray[np.float64]) -> None:
         """Take n >= 1 events that are not late. O(n)."""
-        if self._all_near(user_ids, timestamps):
-            self._follow(user_ids, timestamps)
-        else:
-            self.take(user_ids, timestamps)
-
-    @property
-    def state(self) -> ClockState:
-        """What `resume` takes. A row of events of somebody who does not lead counts for nothing."""
-        alone = self.alone if self.speaker == self.leader else 0
-        return ClockState(self.time, alone, self.beyond, self.settled)
+        self.take(user_ids, timestamps)
 
     def resume(self, state: ClockState | None, newest: Sequence[tuple[str, float]]) -> None:
         """Stand where a clock stood, or, without a state, where the events say.
@@ -89,45 +95,49 @@ class EventClock:
         `newest` are the users with the newest timestamps held, two at most, descending.
         """
         self.leader, self.newest = newest[0] if newest else (None, -np.inf)
-        self.second = newest[1][1] if len(newest) > 1 else -np.inf
+        second = newest[1][1] if len(newest) > 1 else -np.inf
         if state is None or state.time > self.newest:  # the clock is never ahead of all events
-            near = self.newest <= self.second + self.window_seconds / 2
-            time = self.newest if near or len(newest) < 2 else self.second
-            state = ClockState(time, 0, 0, time > -np.inf)
-        self.time, self.alone, self.beyond, self.settled = state
-        self.speaker = self.leader if self.alone else None
+            near = self.newest <= second + self.window_seconds / 2
+            time = self.newest if near or len(newest) < 2 else second
+            state = ClockState(time, time, second, 0, time > -np.inf)
+        self.confirmed, self.time, self.second, self.beyond, self.settled = state
+
+    def concerns(self, user_id: str, newest_timestamp: float) -> bool:
+        """Whether a user, whose newest event this is, is the leader or may be the second."""
+        return user_id == self.leader or newest_timestamp >= self.second
 
     def forget(self, newest: Sequence[tuple[str, float]]) -> None:
-        """Go on without a user: not ahead of what is left. `newest` as in `resume`."""
-        self.resume(ClockState(self.time, 0, 0, self.settled), newest)
+        """Go on without the leader or the second: not ahead of what is left; as `resume`."""
+        second = newest[1][1] if len(newest) > 1 else -np.inf
+        confirmed = max(self.confirmed, second)
+        self.resume(ClockState(confirmed, confirmed, second, 0, self.settled), newest)
 
-    # --- all at once: where every event is near, the clock is simply the newest ----------------
+    # --- all at once --------------------------------------------------------------------------
+
+    @property
+    def _reach(self) -> float:
+        """Up to where an event is near."""
+        if self.second == -np.inf:
+            return self.confirmed + self.window_seconds
+        return max(self.confirmed, self.second + self.window_seconds / 2)
+
+    @property
+    def _patience_events(self) -> int:
+        return LONE_PATIENCE_EVENTS if self.second == -np.inf else PATIENCE_EVENTS
 
     def _all_near(self, user_ids: Sequence[str], timestamps: NDArray[np.float64]) -> bool:
         """Whether none of n events can be late, and each moves the clock if it is newer. O(n)."""
         if not self.settled or not len(timestamps):
             return False
         latest = float(timestamps.max())
-        if float(timestamps.min()) < max(latest, self.time) - self.window_seconds:
+        if float(timestamps.min()) < max(latest, self.confirmed) - self.window_seconds:
             return False
-        if latest <= self.second + self.window_seconds / 2:
-            return True
-        trusted = self.alone >= PATIENCE_EVENTS or self.second == -np.inf
-        return (
-            trusted
-            and latest <= self.time + self.window_seconds
-            and user_ids[0] == self.speaker
-            and user_ids.count(user_ids[0]) == len(user_ids)
-        )
+        if latest > self._reach:
+            return False
+        return self.second > -np.inf or user_ids.count(self.leader) == len(user_ids)
 
     def _follow(self, user_ids: Sequence[str], timestamps: NDArray[np.float64]) -> None:
-        """Do for all what `take` does for one after the other."""
-        last = user_ids[-1]
-        if user_ids.count(last) == len(user_ids):
-            self.alone = len(user_ids) + (self.alone if last == self.speaker else 0)
-        else:
-            self.alone = next(n for n, user in enumerate(reversed(user_ids)) if user != last)
-        self.speaker, self.beyond = last, 0
+        """Take n near events, as `_take_one` does one after the other."""
         first = int(timestamps.argmax())
         latest = float(timestamps[first])
         if latest > self.newest:
@@ -135,7 +145,8 @@ class EventClock:
                 self.second = max(self.second, self.newest)
             self.leader, self.newest = user_ids[first], latest
         self.second = max(self.second, self._newest_of_others(user_ids, timestamps))
-        self.time = max(self.time, self.second, latest)
+        self.time = self.confirmed = max(self.confirmed, self.second, latest)
+        self.beyond = 0
 
     def _newest_of_others(self, user_ids: Sequence[str], timestamps: NDArray[np.float64]) -> float:
         """Return the newest timestamp that is not the leader's, minus infinity for none."""
@@ -150,6 +161,28 @@ class EventClock:
         others = np.array([user != self.leader for user in user_ids])
         return float(timestamps[others].max())
 
+    def _all_ahead(self, user_ids: Sequence[str], timestamps: NDArray[np.float64]) -> bool:
+        """Whether n events are the leader's, too far ahead and none late, and do the same. O(n)."""
+        count = len(timestamps)
+        if not count or not self.settled or user_ids.count(self.leader) < count:
+            return False
+        oldest, latest = float(timestamps.min()), float(timestamps.max())
+        if oldest <= self._reach:
+            return False
+        if not self.ahead:
+            return self.beyond + count < self._patience_events
+        within = latest <= self.time + self.window_seconds
+        return within and oldest >= max(self.time, latest) - self.window_seconds
+
+    def _go_ahead(self, timestamps: NDArray[np.float64]) -> None:
+        """Take n such events."""
+        latest = float(timestamps.max())
+        self.newest = max(self.newest, latest)
+        if self.ahead:
+            self.time, self.beyond = max(self.time, latest), 0
+        else:
+            self.beyond += len(timestamps)
+
     # --- one after the other: where one lies far ahead, or may be late -------------------------
 
     def take(self, user_ids: Sequence[str], timestamps: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -159,43 +192,72 @@ class EventClock:
         """
         count = len(timestamps)
         late = np.zeros(count, bool)
-        far = (timestamps > self.second + self.window_seconds / 2).nonzero()[0]
+        if self._all_near(user_ids, timestamps):
+            self._follow(user_ids, timestamps)
+            return late
+        far = (timestamps > self._reach).nonzero()[0]
         begin = 0
         for end in [*far.tolist(), count] if len(far) * _FEW < count else [count]:
-            ids, stamps = user_ids[begin:end], timestamps[begin:end]
-            if self._all_near(ids, stamps):
-                self._follow(ids, stamps)
-            else:
-                taken = map(self._take_one, ids, stamps.tolist())
-                late[begin:end] = ~np.fromiter(taken, bool, len(ids))
+            late[begin:end] = self._take_some(user_ids[begin:end], timestamps[begin:end])
             if end < count:
                 late[end] = not self._take_one(user_ids[end], float(timestamps[end]))
             begin = end + 1
         return late
 
+    def _take_some(
+        self, user_ids: Sequence[str], timestamps: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        """Take n events at once if they are alike, else one by one; return which were late."""
+        late = np.zeros(len(user_ids), bool)
+        for begin in (0, 1):  # the first of a user's may make it the leader, then the rest is alike
+            ids, stamps = user_ids[begin:], timestamps[begin:]
+            if self._all_near(ids, stamps):
+                self._follow(ids, stamps)
+                return late
+            if self._all_ahead(ids, stamps):
+                self._go_ahead(stamps)
+                return late
+            if begin == 0 and len(ids):
+                late[0] = not self._take_one(ids[0], float(stamps[0]))
+        taken = map(self._take_one, user_ids[1:], timestamps[1:].tolist())
+        late[1:] = ~np.fromiter(taken, bool, max(len(user_ids) - 1, 0))
+        return late
+
     def _take_one(self, user: str, timestamp: float) -> bool:
         """Take an event unless it is late; return whether it was taken."""
-        replaces = timestamp < self.time - self.window_seconds
-        if replaces and (self.settled or (user == self.speaker and self.alone > 1)):
+        window_seconds, confirmed = self.window_seconds, self.confirmed
+        replaces = timestamp < confirmed - window_seconds
+        if replaces and self.settled:
             return False
-        self.alone = self.alone + 1 if user == self.speaker else 1
-        self.speaker = user
+        if confirmed + window_seconds < timestamp < self.time - window_seconds:
+            return False
         if user == self.leader:
             self.newest = max(self.newest, timestamp)
         elif timestamp > self.newest:
             self.second, self.leader, self.newest = self.newest, user, timestamp
         else:
             self.second = max(self.second, timestamp)
-        if replaces or self.time == -np.inf:
-            self.time = timestamp
+        if replaces or confirmed == -np.inf:
+            self.confirmed = self.time = timestamp
+            self.beyond = 0
             return True
-        trusted = self.alone >= PATIENCE_EVENTS or self.second == -np.inf
-        reach = self.second + self.window_seconds / 2
-        if timestamp <= (max(reach, self.time + self.window_seconds) if trusted else reach):
-            self.time, self.beyond, self.settled = max(self.time, timestamp), 0, True
-        else:
-            self.beyond += 1
-            if self.beyond >= PATIENCE_EVENTS:
-                self.time, self.beyond, self.settled = max(self.time, timestamp), 0, True
-        self.time = max(self.time, self.second)
+        if timestamp <= self._reach:
+            self.settled = True
+            confirmed = max(confirmed, timestamp)
+        elif self.second <= confirmed:
+            self._wait(timestamp)
+            return True
+        self.time = self.confirmed = max(confirmed, self.second)
+        self.beyond = 0
         return True
+
+    def _wait(self, timestamp: float) -> None:
+        """Take an event of the leader that nobody confirms."""
+        if self.ahead and timestamp <= self.time + self.window_seconds:
+            self.time, self.beyond = max(self.time, timestamp), 0
+            return
+        self.beyond += 1
+        if self.beyond >= self._patience_events:
+            self.time, self.beyond, self.settled = timestamp, 0, True
+            if self.second == -np.inf:
+                self.confirmed = timestamp

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from state_service.interning import UserTable
 from state_service.memtable import Memtable, PendingRun
 from state_service.merging import Work, choose
+from state_service.newest_users import newest_slots, newest_timestamp_of
 from state_service.segment import Segment
 
 Run = Segment | PendingRun
@@ -35,7 +36,7 @@ class EventStore:
         self.live_events = 0
         self.newest_timestamp = -np.inf  # of all events there ever were
         # What is newer is kept in runs of its own, or it would keep older events from expiring.
-        self.far = np.inf
+        self.far_after_timestamp = np.inf
         self._next_number = 1
         self._in_work: set[Run] = set()  # handed out, not yet back
         self._leaving: deque[NDArray[np.int32]] = deque()  # slots whose last event may be gone
@@ -105,10 +106,11 @@ class EventStore:
         self.newest_timestamp = max(self.newest_timestamp, segment.max_timestamp)
         self._next_number = max(self._next_number, number + 1)
 
-    def expire(self, horizon: float) -> None:
+    def expire(self, horizon: float, far_horizon: float = -np.inf) -> None:
         """Drop runs older than the horizon, and let users go who have nothing left.
 
-        O(runs), and for a bounded number of users at a time O(1) each.
+        Of the runs that lie far ahead altogether, those older than `far_horizon` go, too. O(runs),
+        and for a bounded number of users at a time O(1) each.
         """
         if self.memtable.max_timestamp < horizon and len(self.memtable):
             self._leaving.append(self.memtable.copy().slots)
@@ -121,6 +123,11 @@ class EventStore:
             if segment.max_timestamp >= horizon:
                 break
             self._replace((segment,), ())
+        if far_horizon > self.far_after_timestamp:
+            runs: tuple[Run, ...] = (*self.pending, *self.segments)
+            for far in runs:
+                if self.far_after_timestamp < far.min_timestamp <= far.max_timestamp < far_horizon:
+                    self._replace((far,), ())
         if self._leaving:
             self._let_go()
 
@@ -149,37 +156,23 @@ class EventStore:
         return before - self.live_events + in_segments
 
     def newest_users(self) -> list[tuple[str, float]]:
-        """Return the two users with the newest timestamps held, or fewer, newest first.
-
-        O(events in the newest runs): older ones are not looked into.
-        """
-        newest: dict[int, float] = {}
+        """Return the two users with the newest timestamps held, or fewer, newest first."""
         detached = np.array(sorted(self.users.detached), np.int32)
-        runs = sorted(self.snapshot(), key=attrgetter("max_timestamp"), reverse=True)
-        for run in runs:
-            if len(newest) == 2 and run.max_timestamp <= min(newest.values()):
-                break
-            if not len(run):
-                continue
-            slots, timestamps, _ = run.columns()
-            theirs = ~np.isin(slots, detached)
-            for _ in range(2):  # a user is among the two of all only if among the two of its run
-                if not theirs.any():
-                    break
-                place = int(np.where(theirs, timestamps, -np.inf).argmax())
-                slot = int(slots[place])
-                newest[slot] = max(newest.get(slot, -np.inf), float(timestamps[place]))
-                theirs &= slots != slot
-            newest = dict(sorted(newest.items(), key=lambda user: -user[1])[:2])
-        slots = np.array(list(newest), np.int32)
-        return list(zip(self.users.names(slots), newest.values(), strict=True))
+        newest = newest_slots(self.snapshot(), detached)
+        names = self.users.names(np.array(list(newest), np.int32))
+        return list(zip(names, newest.values(), strict=True))
+
+    def newest_timestamp_of(self, user_id: str) -> float:
+        """Return a user's newest timestamp held, minus infinity for none."""
+        slot = self.users.find(user_id)
+        return -np.inf if slot < 0 else newest_timestamp_of(slot, self.segments, self.unsorted)
 
     # --- sealing and merging ------------------------------------------------------------------
 
     def freeze(self) -> None:
         """Close the memtable: what it holds becomes one more pending run. O(memtable)."""
         if len(self.memtable):
-            self.pending += self.memtable.copy().split(self.far)
+            self.pending += self.memtable.copy().split(self.far_after_timestamp)
             self.memtable.clear()
 
     def next_work(self, cell_seconds: float, present: float) -> Work | None:

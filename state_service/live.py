@@ -59,12 +59,12 @@ class LiveState:
     def expire(self, now: float) -> None:
         """Forget what no question and no repeated batch can reach any more."""
         self.windows.expire(now)
-        # By the windows' own time, so that a key lives as long as the events it counted.
-        self.keys.expire(self.windows.reference(now))
+        # By the windows' confirmed time, so that a key lives as long as the events it counted.
+        self.keys.expire(self.windows.confirmed(now))
 
     def keys_horizon(self, now: float) -> float:
         """Return the time before which a key is forgotten."""
-        return self.keys.horizon(self.windows.reference(now))
+        return self.keys.horizon(self.windows.confirmed(now))
 
     def apply(self, sequence: int, group: Group) -> None:
         """Take a group whose events have been judged: the only way in. Never refuses."""

@@ -8,10 +8,9 @@ Of the segments, those that lie outside the asked time altogether are passed ove
 are taken as they are; only in those that straddle an edge does each timestamp decide.
 """
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,37 +179,6 @@ class AllMediansQuestion:
     def names(self, slots: NDArray[np.int32]) -> list[str]:
         """Return the ids of slots that have scores."""
         return [user_id for slot in slots.tolist() if (user_id := self.ids[slot]) is not None]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TopQuestion:
-    """About the k users with the largest medians or counts."""
-
-    k: int
-    by: Literal["median", "count"]
-    everybody: AllMediansQuestion
-
-    @property
-    def size(self) -> int:
-        """Scores held, of all users."""
-        return self.everybody.size
-
-    def answer(self) -> UserMedians:
-        """Answer for the top k, largest first, equals by id. O(scores held)."""
-        interval, runs = self.everybody.interval, self.everybody.runs
-        slots, counts = self.everybody.counted()
-        values = counts if self.by == "count" else _medians(slots, counts, interval, runs).medians
-        if self.k < len(slots):
-            least = np.partition(values, len(values) - self.k)[len(values) - self.k]
-            among = values >= least  # more than k when several have the least
-            slots, values = slots[among], values[among]
-        names = self.everybody.names(slots)
-        ranked = heapq.nsmallest(
-            self.k, zip((-values).tolist(), names, slots.tolist(), strict=True)
-        )
-        asked = np.array([slot for _, _, slot in ranked], np.int32)
-        columns = MediansQuestion(asked, interval, runs, np.ones_like(asked), 0).answer()
-        return UserMedians([name for _, name, _ in ranked], columns)
 
 
 def _medians(

@@ -51,8 +51,9 @@ INSERT INTO hash_key VALUES (randomblob(32));
 """
 # Beside the tables of the version: files without it lose nothing, and older programs pass over it.
 EVENT_CLOCK = """
-CREATE TABLE IF NOT EXISTS event_clock (
-  time REAL NOT NULL, alone INTEGER NOT NULL, beyond INTEGER NOT NULL, settled INTEGER NOT NULL
+CREATE TABLE IF NOT EXISTS replay_clock (
+  confirmed REAL NOT NULL, time REAL NOT NULL, second REAL NOT NULL,
+  beyond INTEGER NOT NULL, settled INTEGER NOT NULL
 );
 """
 VERSION = f"PRAGMA user_version = {SCHEMA_VERSION};"
@@ -101,13 +102,21 @@ def require_covered(rows: Sequence[Sequence[object]]) -> int:
 
 
 def require_event_clock(rows: Sequence[Sequence[object]]) -> ClockState | None:
-    """Return what the table `event_clock` holds, None for nothing. Raises `StorageError`."""
+    """Return what the table `replay_clock` holds, None for nothing. Raises `StorageError`."""
     match rows:
         case []:
             return None
-        case [(float() as time, int() as alone, int() as beyond, int() as settled)]:
-            return ClockState(time, alone, beyond, bool(settled))
-    raise StorageError("the table event_clock holds not one time and three numbers")
+        case [
+            (
+                float() as confirmed,
+                float() as time,
+                float() as second,
+                int() as beyond,
+                int() as settled,
+            )
+        ]:
+            return ClockState(confirmed, time, second, beyond, bool(settled))
+    raise StorageError("the table replay_clock holds not one row of three times and two numbers")
 
 
 def require_hash_key(rows: Sequence[Sequence[object]]) -> bytes:

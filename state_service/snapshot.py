@@ -123,7 +123,7 @@ class SnapshotStore:
 
     async def load_clock(self) -> ClockState | None:
         """Read back how the event clock stood. Raises `StorageError`."""
-        return require_event_clock(await self._store.read("SELECT * FROM event_clock"))
+        return require_event_clock(await self._store.read("SELECT * FROM replay_clock"))
 
     async def load_keys(self, horizon: float) -> tuple[list[SeenKey], list[DamagedBlock]]:
         """Read back the batch keys seen at or after `horizon`, oldest first."""
@@ -222,10 +222,10 @@ class SnapshotStore:
                     [(old.blocks.start,) for old in old_sets],
                 )
                 await connection.execute_fetchall("UPDATE covered SET sequence = ?", (covered,))
-                await connection.execute_fetchall("DELETE FROM event_clock")
+                await connection.execute_fetchall("DELETE FROM replay_clock")
                 if clock is not None:
                     await connection.execute_fetchall(
-                        "INSERT INTO event_clock VALUES (?, ?, ?, ?)", clock
+                        "INSERT INTO replay_clock VALUES (?, ?, ?, ?, ?)", clock
                     )
         except BaseException:
             self._garbage.extend(keys.blocks if keys else ())

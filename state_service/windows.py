@@ -43,7 +43,7 @@ nothing more comes under it. What lies under the slot in segments is then remove
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Literal, NamedTuple
@@ -61,7 +61,6 @@ from state_service.questions import (
     MedianColumns,
     MediansQuestion,
     Question,
-    TopQuestion,
 )
 from state_service.segment import Segment, require_sorted_runs
 from state_service.statistics import Summary
@@ -96,6 +95,8 @@ class Windows:
         self.rules = rules
         self._store = EventStore(rules.memtable_events)
         self.event_clock = EventClock(rules.window_seconds) if rules.clock == "event" else None
+        self._kept_seconds = rules.window_seconds + rules.history_seconds
+        self._dropped: dict[str, Interval] = {}  # of users that were alone, far ahead of others
 
     # --- what is held -------------------------------------------------------------------------
 
@@ -140,6 +141,10 @@ class Windows:
     def reference(self, now: float) -> float:
         """Return the time windows end at: `now`, or what the event clock says."""
         return now if self.event_clock is None else self.event_clock.time
+
+    def confirmed(self, now: float) -> float:
+        """Return the time that decides what is kept: it does not follow one user alone."""
+        return now if self.event_clock is None else self.event_clock.confirmed
 
     def resume_clock(self, state: ClockState | None) -> None:
         """Let the event clock, if there is one, go on, once all segments are back.
@@ -187,7 +192,7 @@ class Windows:
             return
         if self.event_clock is not None:
             self.event_clock.advance(user_ids, timestamps)
-            self._store.far = self.event_clock.time + self.rules.window_seconds
+            self._store.far_after_timestamp = self.event_clock.confirmed + self.rules.window_seconds
         self._store.append(user_ids, timestamps, scores)
 
     def ingest(
@@ -214,7 +219,17 @@ class Windows:
 
         O(runs), and for a bounded number of users at a time O(1) each.
         """
-        self._store.expire(self._horizon(now))
+        horizon = self.confirmed(now) - self._kept_seconds
+        self._dropped = {user: gap for user, gap in self._dropped.items() if gap.high > horizon}
+        clock = self.event_clock
+        if clock is None or not clock.ahead:
+            self._store.expire(horizon)
+            return
+        far_horizon = clock.time - self._kept_seconds
+        self._store.expire(horizon, far_horizon)
+        # No longer complete, should the clock come back. Nobody else's events lie so far ahead.
+        if far_horizon > self._store.far_after_timestamp and clock.leader is not None:
+            self._dropped[clock.leader] = Interval(self._store.far_after_timestamp, far_horizon)
 
     def detach(self, user_id: str) -> int:
         """Make a user unknown for good; return how many events that were. O(memtable + pending).
@@ -222,9 +237,11 @@ class Windows:
         Their events in segments are nobody's from now on and found by no question; `next_work`
         hands out the removal, and every segment concerned gets another number.
         """
+        clock = self.event_clock
+        newest = -math.inf if clock is None else self._store.newest_timestamp_of(user_id)
         events = self._store.detach(user_id)
-        if self.event_clock is not None:
-            self.event_clock.forget(self._store.newest_users())
+        if clock is not None and events and clock.concerns(user_id, newest):
+            clock.forget(self._store.newest_users())
         return events
 
     def forget(self, user_id: str) -> int:
@@ -317,19 +334,21 @@ class Windows:
     ) -> Question:
         """Take down a question about a user's scores of any time that is kept, both ends inside.
 
-        By default from the oldest kept, and to the newest. Raises `HistoryError` when `since` lies
-        before what is kept. O(memtable + pending events).
+        By default from the oldest kept, and to the newest. Raises `HistoryError` when `since` or
+        `until` lies before what is kept. O(memtable + pending events).
         """
         horizon = self._horizon(now)
-        if since is not None and since < horizon:
-            raise HistoryError(
-                f"since={since:.3f} lies before what is kept, from {horizon:.3f} on: ask for "
-                f"since={math.ceil(horizon) + 1} or later (or raise the setting history_seconds)"
-            )
-        interval = Interval(
-            horizon if since is None else since, math.inf if until is None else until
-        )
-        return self._question(user_id, interval, (), mean=False)
+        for name, moment in (("since", since), ("until", until)):
+            if moment is not None and moment < horizon:
+                raise HistoryError(
+                    f"{name}={moment:.3f} lies before what is kept, from {horizon:.3f} on: ask for "
+                    f"{name}={math.ceil(horizon) + 1} or later (or raise the setting "
+                    "history_seconds)"
+                )
+        asked = Interval(horizon if since is None else since, math.inf if until is None else until)
+        if user_id in self._dropped:
+            self._require_kept(asked, [self._dropped[user_id]])
+        return self._question(user_id, asked, (), mean=False)
 
     def summary(
         self,
@@ -381,17 +400,6 @@ class Windows:
             self._store.live_events,
         )
 
-    def top_question(
-        self,
-        k: int,
-        by: Literal["median", "count"],
-        now: float,
-        window_seconds: float | None = None,
-        at: float | None = None,
-    ) -> TopQuestion:
-        """Take down a question about the k users with the largest medians or counts, k >= 1."""
-        return TopQuestion(k, by, self.all_medians_question(now, window_seconds, at))
-
     # --- inside -------------------------------------------------------------------------------
 
     @staticmethod
@@ -414,8 +422,17 @@ class Windows:
 
     def _horizon(self, now: float) -> float:
         """Return the oldest timestamp that a question may still reach."""
-        rules = self.rules
-        return self.reference(now) - rules.window_seconds - rules.history_seconds
+        return self.reference(now) - self._kept_seconds
+
+    @staticmethod
+    def _require_kept(asked: Interval, dropped: Iterable[Interval]) -> None:
+        """Raise `HistoryError` when some scores of the time asked for have been dropped."""
+        for gap in dropped:
+            if asked.high > gap.low and asked.low < gap.high:
+                raise HistoryError(
+                    f"scores from {gap.low:.3f} to {gap.high:.3f} have been dropped: a user alone "
+                    "was that far ahead of all others; ask for what lies before or after"
+                )
 
     def _interval(self, now: float, window_seconds: float | None, at: float | None) -> Interval:
         """Return the timestamps asked for."""
@@ -428,6 +445,8 @@ class Windows:
                 f"are kept from {horizon:.3f} on: ask for at={math.ceil(horizon + length) + 1} or "
                 "later, or for a shorter window (or raise the setting history_seconds)"
             )
+        if at is not None:
+            self._require_kept(Interval(low, end), self._dropped.values())
         return Interval(low, end + self.rules.max_future_seconds if at is None else end)
 
     def _question(

@@ -113,6 +113,8 @@ async def test_scores_of_a_span_are_listed_as_far_back_as_they_are_kept(tmp_path
         for wrong, code, says in (
             (f"since={NOW - 301}", "at_not_retained", r"ask for (since=\d+)"),
             ("since=0", "at_not_retained", r"ask for (since=\d+)"),
+            (f"until={NOW - 301}", "at_not_retained", r"ask for (until=\d+)"),
+            ("until=0", "at_not_retained", r"ask for (until=\d+)"),
             (f"since={NOW * 1000:.0f}", "invalid_request", r"ask for (since=[\d.]+)"),
             (f"until={NOW * 1000:.0f}", "invalid_request", r"ask for (until=[\d.]+)"),
         ):

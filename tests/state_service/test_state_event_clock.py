@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 
 from state_service import event_clock
-from state_service.event_clock import PATIENCE_EVENTS, EventClock
+from state_service.errors import HistoryError
+from state_service.event_clock import LONE_PATIENCE_EVENTS, PATIENCE_EVENTS, EventClock
 from state_service.windows import ACCEPTED, LATE, WindowRules, Windows
-from tests.state_service import event_clock_oracle
 from tests.state_service.event_clock_oracle import NaiveClock
 
 NOW = 1_800_000_000.0
@@ -66,17 +66,122 @@ def test_the_very_first_row_may_be_the_wrong_one() -> None:
     assert windows.summary("bob", NOW).count == 301
 
 
-@pytest.mark.parametrize("users", [1, 3])
-def test_a_real_gap_is_crossed_and_no_event_behind_it_is_lost(users: int) -> None:
+@pytest.mark.parametrize("rows", [10_000, PATIENCE_EVENTS - 1, 3 * PATIENCE_EVENTS])
+def test_a_request_of_one_users_wrong_rows_ends_no_replay(rows: int) -> None:
     windows = _windows()
     _replay(windows, 0, 400)
-    names = [f"user {number % users}" for number in range(PATIENCE_EVENTS + 100)]
+    _ingest(windows, "mallory", *(NOW - 5_000 - row % 7 for row in range(rows)))
+    if rows < PATIENCE_EVENTS:
+        assert windows.reference(NOW) == THEN + 399
+    windows.seal()
+    windows.expire(NOW)
+    _replay(windows, 400, 401)  # the first event of anybody else is enough
+    assert windows.reference(NOW) == THEN + 400
+    assert windows.summary("ann", NOW).count == 301
+    assert windows.summary("ann", NOW, at=THEN + 100).count == 101
+
+
+def test_honest_rows_in_a_row_earn_no_right_to_run_ahead() -> None:
+    windows = _windows()
+    _replay(windows, 0, 400)
+    _ingest(windows, "mallory", *[THEN + 399.0] * 5_000)
+    _ingest(windows, "mallory", *(THEN + 399 + 300.0 * row for row in range(1, 11)))
+    assert windows.reference(NOW) <= THEN + 399 + WINDOW / 2
+    _replay(windows, 400, 700)
+
+
+def test_a_gap_is_crossed_by_the_second_user_behind_it() -> None:
+    windows = _windows()
+    _replay(windows, 0, 400)
+    names = [f"user {number % 3}" for number in range(1_100)]
     for number, name in enumerate(names):
         assert _ingest(windows, name, THEN + 1e6 + number / 10) == [ACCEPTED]
+        assert (windows.reference(NOW) > THEN + 399) == (number > 0)
     assert windows.reference(NOW) == THEN + 1e6 + (len(names) - 1) / 10
-    counts = [windows.summary(name, NOW).count for name in set(names)]
-    assert sum(counts) == len(names)
+    assert sum(windows.summary(name, NOW).count for name in set(names)) == len(names)
     assert _ingest(windows, "ann", THEN + 400) == [LATE]
+
+
+def _cross_alone(windows: Windows) -> float:
+    """Send what one user has behind a gap; return its newest timestamp."""
+    _replay(windows, 0, 400)
+    begin = THEN + 1e6
+    stamps = [begin + number / 1_000 for number in range(PATIENCE_EVENTS)]
+    assert set(_ingest(windows, "zoe", *stamps)) == {ACCEPTED}
+    assert windows.reference(NOW) == stamps[-1]
+    assert windows.summary("zoe", NOW).count == PATIENCE_EVENTS
+    return stamps[-1]
+
+
+def test_a_gap_with_one_user_behind_it_is_crossed_and_its_memory_stays_bounded() -> None:
+    windows = _windows()
+    end = _cross_alone(windows)
+    for second in range(1, 4_000):
+        assert _ingest(windows, "zoe", end + second) == [ACCEPTED]
+        if second % 10 == 0:
+            windows.seal()
+            windows.expire(NOW)
+        while (work := windows.next_work()) is not None:
+            windows.finish(work, work.run())
+    windows.check()
+    assert windows.reference(NOW) == end + 3_999
+    assert windows.summary("zoe", NOW).count == 301
+    assert windows.live_events <= 1_200 + 1.1 * (WINDOW + 300)
+    assert _ingest(windows, "zoe", end + 3_999 - 301) == [LATE]
+    # Somebody else speaks where everybody was: nothing of theirs has gone.
+    _replay(windows, 400, 401)
+    assert windows.reference(NOW) == THEN + 400
+    assert windows.summary("ann", NOW, at=THEN + 300).count == 301
+    with pytest.raises(HistoryError, match="dropped"):
+        windows.summary("zoe", NOW, at=end + 1_000)
+    with pytest.raises(HistoryError, match="dropped"):
+        windows.between_question("zoe", NOW, THEN + 200, None)
+    assert windows.between_question("ann", NOW, THEN + 200, None).answer().count == 201
+
+
+def test_the_second_user_behind_it_makes_a_crossed_gap_final() -> None:
+    windows = _windows()
+    end = _cross_alone(windows)
+    windows.seal()
+    assert _ingest(windows, "yan", end) == [ACCEPTED]
+    assert _ingest(windows, "ann", THEN + 400) == [LATE]
+    windows.seal()
+    windows.expire(NOW)
+    assert windows.live_events == PATIENCE_EVENTS + 1
+
+
+def test_the_only_user_there_is_crosses_a_gap_sooner() -> None:
+    windows = _windows()
+    _ingest(windows, "ann", *(THEN + second for second in range(400)))
+    _ingest(windows, "ann", *(THEN + 1e6 + row / 10 for row in range(LONE_PATIENCE_EVENTS)))
+    assert windows.reference(NOW) == THEN + 1e6 + (LONE_PATIENCE_EVENTS - 1) / 10
+    assert windows.summary("ann", NOW).count == LONE_PATIENCE_EVENTS
+
+
+@pytest.mark.parametrize("who", ["nobody", "ann"])
+def test_forgetting_somebody_who_does_not_lead_leaves_the_clock_alone(who: str) -> None:
+    windows = _windows()
+    _replay(windows, 0, 400)
+    for user in ("eve", "bob"):
+        _ingest(windows, user, THEN + 400)
+    _ingest(windows, "zoe", *[THEN + 1e6] * 100)
+    clock = windows.event_clock
+    assert clock is not None
+    _ingest(windows, "ann", THEN + 300)
+    _ingest(windows, "zoe", *[THEN + 1e6] * 100)
+    before = clock.state
+    windows.detach(who)
+    assert clock.state == before
+    assert before.beyond == 100
+
+
+def test_a_clock_is_the_same_after_a_restart_though_the_others_have_expired() -> None:
+    windows = _windows()
+    _cross_alone(windows)
+    assert windows.event_clock is not None
+    again = EventClock(WINDOW)
+    again.resume(windows.event_clock.state, [("zoe", windows.newest_timestamp)])
+    assert again == windows.event_clock
 
 
 def test_a_user_alone_is_followed_at_once_and_survives_a_stray_row() -> None:
@@ -92,9 +197,11 @@ def test_a_user_alone_is_followed_at_once_and_survives_a_stray_row() -> None:
 def test_forgetting_whoever_moved_the_clock_moves_it_back() -> None:
     windows = _windows()
     _replay(windows, 0, 400)
-    _ingest(windows, "mallory", *(NOW - 5000 + row for row in range(PATIENCE_EVENTS + 1)))
+    for user in ("mallory", "malvolio"):
+        _ingest(windows, user, *(NOW - 5000 + row for row in range(10)))
     assert _ingest(windows, "ann", THEN + 400) == [LATE]
     windows.forget("mallory")
+    windows.forget("malvolio")
     assert windows.reference(NOW) == THEN + 399
     _replay(windows, 400, 500)
     assert windows.summary("ann", NOW).count == 301
@@ -128,7 +235,7 @@ def test_the_clock_is_the_oracles_however_the_events_are_cut(
 ) -> None:
     patience = pytest.MonkeyPatch()
     patience.setattr(event_clock, "PATIENCE_EVENTS", 7)
-    patience.setattr(event_clock_oracle, "PATIENCE_EVENTS", 7)
+    patience.setattr(event_clock, "LONE_PATIENCE_EVENTS", 5)
     try:
         rows = [
             (user, THEN + offset + 3 * place + (jump if place > 20 else 0))
@@ -150,6 +257,10 @@ def test_the_clock_is_the_oracles_however_the_events_are_cut(
             for user, stamp in kept:  # a restart may cut them otherwise
                 again.advance([user], np.array([stamp]))
             naive.agree(clock)
+            naive.agree(again)
+            resumed = EventClock(10.0)
+            resumed.resume(again.state, naive.newest_users())
+            again = resumed
             naive.agree(again)
     finally:
         patience.undo()

@@ -266,7 +266,7 @@ async def test_the_description_names_every_table_and_column(tmp_path: Path) -> N
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
         tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
         names = {"block", "segment", "key_set", "journal", "covered", "quarantine"}
-        assert tables == names | {"forgotten", "hash_key", "event_clock"}
+        assert tables == names | {"forgotten", "hash_key", "replay_clock"}
         for table in tables:
             (line,) = re.findall(rf"^{table} +.*", text, re.MULTILINE)
             for column in database.execute(f"PRAGMA table_info({table})").fetchall():
