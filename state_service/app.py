@@ -17,15 +17,17 @@ from state_service.problems import refuse_unknown_parameters, render_problems
 from state_service.routes_dashboard import add_dashboard
 from state_service.service import StateService
 from state_service.settings import Settings
+from state_service.torchserve_addresses import check_addresses
 from state_service.traffic import Traffic
 
 
 async def create_app(settings: Settings) -> web.Application:
     """Open the database and build the application around it.
 
-    Raises `SettingsError` for tokens and origins that cannot be used, `StorageError` when the
-    database cannot.
+    Raises `SettingsError` for tokens, origins and addresses that cannot be used, `StorageError`
+    when the database cannot.
     """
+    check_addresses(settings)
     guard = Guard(settings)
     cross_origin = CrossOrigin(settings, guard)
     service = await StateService.open(settings)

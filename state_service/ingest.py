@@ -50,13 +50,16 @@ _TO_TORCHSERVE = (
 )
 # Bodies that have been unpacked by the time they are here: they go on as they are, and longer.
 _UNPACKED = frozenset({"gzip", "deflate", "br", "zstd"})
-# What belongs to one connection, and what the answer is framed by anew.
-_NOT_TO_CLIENT = frozenset(
-    {
-        "connection", "content-length", "date", "keep-alive", "proxy-authenticate", "server", "te",
-        "trailer", "transfer-encoding", "upgrade",
-    }
-)  # fmt: skip
+# What an answer means. The rest is for one connection, or what this service says in its own way:
+# who may keep the answer, and which pages may read it.
+_TO_CLIENT = (
+    "Content-Encoding",
+    "Content-Type",
+    "Retry-After",
+    "traceparent",
+    "WWW-Authenticate",
+    "X-Request-ID",
+)
 
 
 class Ingest:
@@ -144,9 +147,7 @@ class Ingest:
                     limit="max_body_bytes",
                 )
         headers = CIMultiDict(
-            (name, value)
-            for name, value in answer.headers.items()
-            if name.lower() not in _NOT_TO_CLIENT
+            (name, value) for name in _TO_CLIENT for value in answer.headers.getall(name, ())
         )
         return web.Response(status=answer.status, body=bytes(parts), headers=headers)
 
@@ -155,6 +156,8 @@ class Ingest:
 
         TorchServe's key is shown only for a client that has shown a token; one that needed none has
         to show TorchServe's key itself, or this would be a way around it.
+
+        Raises `InvalidRequestError` for a value that cannot go on as it came.
         """
         headers: CIMultiDict[str] = CIMultiDict(
             (name, value) for name in _TO_TORCHSERVE for value in request.headers.getall(name, ())
@@ -168,6 +171,12 @@ class Ingest:
         else:
             given = request.headers.getall("Authorization", [])
         headers.extend(("Authorization", value) for value in given)
+        for name, value in headers.items():
+            if not _is_text(value):
+                raise InvalidRequestError(
+                    f"the header {name} has bytes that are not UTF-8, and would not reach "
+                    "TorchServe as they are: write it in ASCII"
+                )
         return headers
 
     @contextlib.contextmanager
@@ -239,12 +248,13 @@ class _Body:
     async def _bounded(self) -> AsyncIterator[bytes]:
         invite(self.request)
         content, limit = self.request.content, self.settings.max_body_bytes
-        deadline = asyncio.get_running_loop().time() + self.seconds
+        time, left_seconds = asyncio.get_running_loop().time, self.seconds
         size = self.request.content_length or 0
         received = 0
         while max(size, received) <= limit:
+            asked_at = time()
             try:
-                async with asyncio.timeout_at(deadline):
+                async with asyncio.timeout(left_seconds):
                     chunk = await content.readany()
             except TimeoutError:
                 raise InvalidRequestError(
@@ -255,12 +265,22 @@ class _Body:
             except (ConnectionResetError, web.RequestPayloadError, aiohttp.ClientError) as error:
                 reason = " ".join(str(error).split())
                 raise InvalidRequestError(f"the body did not arrive whole: {reason}") from None
+            left_seconds -= time() - asked_at  # and not while TorchServe takes what there is
             if not chunk:
                 return
             received += len(chunk)
             if received <= limit:
                 yield chunk
         raise TooLargeError(f"the body is over {limit} bytes: send several", limit="max_body_bytes")
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a header's bytes were UTF-8: of others, what is sent on would be a part."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_gone(request: web.Request) -> bool:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import gzip
+import io
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from state_service.ingest import INGEST
 from tests.state_service.scorer_fake import (
@@ -98,6 +101,13 @@ async def test_a_packed_body_goes_on_unpacked_and_is_bounded_so(tmp_path: Path) 
 async def test_an_answer_comes_back_with_its_status_and_its_headers(tmp_path: Path) -> None:
     async def refuse(_scorer: Scorer, _request: web.Request) -> web.Response:
         headers = {"Retry-After": "3", "traceparent": "00-1", "X-Request-ID": "of-torchserve"}
+        headers |= {
+            "Access-Control-Allow-Origin": "*",
+            "Access-Control-Allow-Credentials": "true",
+            "Set-Cookie": "a=b",
+            "Cache-Control": "public",
+            "ts_stream_next": "false",
+        }
         problem = b'{"code": "not_recorded"}'
         kind = "application/problem+json"
         return web.Response(status=503, body=problem, headers=headers, content_type=kind)
@@ -110,6 +120,44 @@ async def test_an_answer_comes_back_with_its_status_and_its_headers(tmp_path: Pa
         assert answer.headers["traceparent"] == "00-1"
         assert answer.headers["X-Request-ID"] == "of-torchserve"
         assert answer.headers.getall("Server") == ["medianserve"]  # type: ignore[attr-defined]
+        assert answer.headers["Cache-Control"] == "no-store"
+        for name in ("Access-Control-Allow-Origin", "Set-Cookie", "ts_stream_next"):
+            assert name not in answer.headers, name
+
+
+async def _sent_raw(server: Server, *headers: bytes) -> bytes:
+    """Send a body of two bytes with headers of any bytes; return all that is answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(server.url).port)
+    head = (b"POST /ingest HTTP/1.1", b"Host: localhost", b"Connection: close", *headers)
+    writer.write(b"\r\n".join((*head, b"Content-Length: 2", b"", b"{}")))
+    answer = await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Accept", "Authorization", "Content-Type", "Idempotency-Key", "traceparent", "tracestate",
+        "X-Dry-Run", "X-Request-ID",
+    ],
+)  # fmt: skip
+async def test_a_header_goes_on_as_it_came_or_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    async with both(tmp_path) as (server, behind):
+        answer = await _sent_raw(server, name.encode() + b": order-\xe91")
+        assert answer.startswith(b"HTTP/1.1 400 "), answer
+        assert f"the header {name} has bytes that are not UTF-8" in answer.decode()
+        assert behind.heads == []
+        answer = await _sent_raw(server, name.encode() + b": order-\xc3\xa91")
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        assert behind.heads[0][name].encode() == b"order-\xc3\xa91"
+
+
+async def test_a_header_that_does_not_go_on_may_hold_any_bytes(tmp_path: Path) -> None:
+    async with both(tmp_path) as (server, behind):
+        answer = await _sent_raw(server, b"User-Agent: caf\xe9")
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        assert len(behind.bodies) == 1
 
 
 async def test_a_parameter_is_refused(tmp_path: Path) -> None:
@@ -264,6 +312,44 @@ async def test_a_slow_body_is_given_up(tmp_path: Path) -> None:
         await server.problem("POST", "/ingest", 400, "body_timeout", data=parts())
         assert (behind.bodies, server.app[INGEST].in_flight) == ([], 0)
         assert (await server.get("/stats"))["limit_hits"]["body_timeout_seconds"] == 1
+
+
+@contextlib.asynccontextmanager
+async def _reading_late(seconds: float) -> AsyncIterator[str]:
+    """Give the address of a TorchServe that lets a body wait before it reads it."""
+    over, ended = asyncio.Event(), asyncio.Event()
+
+    async def read_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        found = re.search(rb"(?i)content-length: (\d+)", head)
+        assert found
+        try:
+            await asyncio.wait_for(over.wait(), seconds)
+        except TimeoutError:
+            await reader.readexactly(int(found[1]))
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        writer.close()
+        ended.set()
+
+    async with await asyncio.start_server(read_late, "127.0.0.1", 0, limit=1000) as other:
+        host, port = other.sockets[0].getsockname()
+        yield f"http://{host}:{port}"
+        over.set()
+        await ended.wait()
+
+
+async def test_a_torchserve_that_reads_slowly_is_not_blamed_on_the_client(tmp_path: Path) -> None:
+    body = bytes(24_000_000)  # more than sockets take by themselves
+    async with _reading_late(3) as url:
+        limits: dict[str, Any] = {"body_timeout_seconds": 2.0}
+        async with serving(tmp_path, torchserve_url=url, **limits) as server:
+            assert (await server.ask("POST", "/ingest", data=io.BytesIO(body))).status == 200
+    async with _reading_late(30) as url:
+        limits = {"body_timeout_seconds": 1.0, "ingest_timeout_seconds": 0.5}
+        async with serving(tmp_path, torchserve_url=url, **limits) as server:
+            sent = {"data": io.BytesIO(body)}
+            answer = await server.problem("POST", "/ingest", 504, "torchserve_timeout", **sent)
+            assert "nothing was counted" in answer.body["detail"]
 
 
 async def test_more_at_once_than_the_limit_are_told_to_wait_and_do_not_keep_out_scores(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from handler.settings import HandlerSettings
 from handler.settings import SettingsError as HandlerSettingsError
 from handler.settings import load_settings as load_handler_settings
+from state_service.app import create_app
 from state_service.settings import (
     ENVIRONMENT_PREFIX,
     Setting,
@@ -17,6 +19,7 @@ from state_service.settings import (
     load_settings,
     settings_table,
 )
+from state_service.torchserve_addresses import check_addresses
 from tests.state_service.state_support import REPOSITORY, spawn
 
 TABLE = settings_table()
@@ -92,6 +95,38 @@ def test_what_only_looks_a_little_like_it_is_refused(name: str, value: str) -> N
         load_settings([], {name: value})
     with pytest.raises(HandlerSettingsError, match="unknown setting HANDLER"):
         load_handler_settings({}, {name.replace("STATE", "HANDLER"): value})
+
+
+@pytest.mark.parametrize("name", ["torchserve_url", "torchserve_public_url", "management_url"])
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("localhost:8080", "write http://localhost:8080"),
+        ("torchserve", "write http://torchserve"),
+        ("ftp://localhost:8080", "write an address such as http://localhost:8080"),
+        ("http://", "write an address such as http://localhost:8080"),
+        ("http://:8080", "write an address such as http://localhost:8080"),
+        ("http://local host:8080", "write an address such as http://localhost:8080"),
+        ("http://localhost:80800", "write an address such as http://localhost:8080"),
+        ("http://[::1:8080", "write an address such as http://localhost:8080"),
+        ("http://localhost:8080/?a=b", "leave out what follows ?"),
+    ],
+)
+async def test_what_is_no_address_of_torchserve_is_refused_at_the_start(
+    tmp_path: Path, name: str, address: str, sentence: str
+) -> None:
+    given: dict[str, Any] = {"database": str(tmp_path / "state.db"), name: address}
+    with pytest.raises(SettingsError) as caught:
+        await create_app(Settings(**given))
+    assert str(caught.value).startswith(f"STATE_{name.upper()} ({name}): ")
+    assert str(caught.value).endswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "http://localhost:8080", "https://s.test/", "http://[::1]:8080", "http://x/a/b"]
+)
+def test_an_address_of_torchserve_may_have_a_path_or_be_empty(address: str) -> None:
+    check_addresses(Settings(torchserve_url=address, management_url=address))
 
 
 @pytest.mark.parametrize("name", ["STATE_PROT", "STATE_", "STATE_PORT_", "STATE_port"])
