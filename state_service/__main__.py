@@ -45,8 +45,9 @@ def main() -> None:
 
 
 async def _serve(settings: Settings) -> None:
+    _ignore_signals()  # already now: to open a large database takes a while
     app = await create_app(settings)
-    _hear_other_signals(app[GUARD])
+    _reload_on_hangup(app[GUARD])
     runner = Runner(
         app,
         access_log=None,
@@ -82,8 +83,18 @@ async def _first_done(*tasks: asyncio.Task[None]) -> None:
         task.result()
 
 
-def _hear_other_signals(guard: Guard) -> None:
-    """Read tokens anew on SIGHUP; ignore the others that would end the process without a word."""
+def _ignore_signals() -> None:
+    """Ignore, and say so, what would end the process without a word."""
+
+    def ignore(number: signal.Signals) -> None:
+        log.warning("signal ignored", signal=number.name)
+
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        asyncio.get_running_loop().add_signal_handler(number, ignore, number)
+
+
+def _reload_on_hangup(guard: Guard) -> None:
+    """Read tokens anew on SIGHUP."""
 
     def reload() -> None:
         try:
@@ -94,13 +105,7 @@ def _hear_other_signals(guard: Guard) -> None:
         else:
             log.warning("tokens read anew; other settings need a restart", signal="SIGHUP")
 
-    def ignore(number: signal.Signals) -> None:
-        log.warning("signal ignored", signal=number.name)
-
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        loop.add_signal_handler(number, ignore, number)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
 
 
 def _stop_signal() -> asyncio.Task[None]:

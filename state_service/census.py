@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
+import structlog
 
 from state_service.errors import UnavailableError
 from state_service.everybody import Everybody
 from state_service.service import StateService
+
+log = structlog.get_logger()
 
 _QUICK_SECONDS = 0.01
 _REST = 20  # times as long as it took
@@ -50,17 +53,20 @@ class _Kept(Generic[_Counted]):
     compute: Callable[[], Awaitable[_Counted]]
     value: _Counted
     _rests_until: float = 0.0
-    _overdue: asyncio.Task[None] | None = field(default=None)
+    _task: asyncio.Task[None] | None = field(default=None)  # all who ask meanwhile share it
+    _patient_until: float = 0.0
 
     async def recent(self) -> _Counted:
         """Return the result of this moment, or the last one where that would take long."""
-        if self._overdue is None and time.monotonic() >= self._rests_until:
-            task = asyncio.create_task(self._run())
-            await asyncio.wait({task}, timeout=_PATIENCE_SECONDS)
+        now = time.monotonic()
+        if self._task is None and now >= self._rests_until:
+            self._task = asyncio.create_task(self._run())
+            self._task.add_done_callback(_tell_fault)
+            self._patient_until = now + _PATIENCE_SECONDS
+        if (task := self._task) is not None and now < self._patient_until:
+            await asyncio.wait({task}, timeout=self._patient_until - now)
             if task.done():
                 task.result()
-            else:
-                self._overdue = task
         return self.value
 
     async def _run(self) -> None:
@@ -73,7 +79,13 @@ class _Kept(Generic[_Counted]):
             took = time.monotonic() - begin
             if took > _QUICK_SECONDS:
                 self._rests_until = time.monotonic() + _REST * took
-            self._overdue = None
+            self._task = None
+
+
+def _tell_fault(task: asyncio.Task[None]) -> None:
+    """Log why it failed: nobody may be waiting for it any more."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("what the windows hold was not counted", exc_info=error)
 
 
 class Census:

@@ -71,7 +71,8 @@ class Snapshotter:
         """Write what is new since the last snapshot; return whether it is on disk.
 
         A failure is counted, reported in `status.error` and mended by the next success: nothing is
-        forgotten meanwhile.
+        forgotten meanwhile. What cannot be cleaned up afterwards only takes room: it is tried again
+        after the next one, and `status.clean_up_error` says why.
         """
         async with self._taking:
             try:
@@ -81,8 +82,10 @@ class Snapshotter:
             try:
                 await self._clean_up(covered)
                 await self.database.shrink()
-            except aiosqlite.Error as error:  # what is left is tried next time
-                log.error("the database cannot be cleaned up", reason=str(error))  # noqa: TRY400
+            except aiosqlite.Error as error:
+                self._not_cleaned_up(str(error))
+            else:
+                self._cleaned_up()
             return True
 
     async def erase(self) -> None:
@@ -163,6 +166,16 @@ class Snapshotter:
             log.error("snapshot failed; kept in memory, will be tried again", reason=reason)
         self.status.error = reason
         self.status.failures += 1
+
+    def _cleaned_up(self) -> None:
+        if self.status.clean_up_error is not None:
+            log.info("the database is cleaned up again")
+        self.status.clean_up_error = None
+
+    def _not_cleaned_up(self, reason: str) -> None:
+        if self.status.clean_up_error != reason:  # likewise once
+            log.error("the database cannot be cleaned up, will be tried again", reason=reason)
+        self.status.clean_up_error = reason
 
 
 def _blocks(segment: Segment, user_ids: list[str]) -> list[Record]:

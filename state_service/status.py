@@ -45,6 +45,7 @@ class SnapshotStatus:
     last_duration_seconds: float | None = None
     failures: int = 0
     error: str | None = None  # why the last one failed; None once one has succeeded
+    clean_up_error: str | None = None  # why what the last one covers is still in the file
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 
 from state_service.app_keys import EVERYBODY
@@ -78,6 +79,8 @@ async def test_a_count_that_takes_long_is_not_waited_for_and_tells_its_age(
 
         monkeypatch.setattr(everybody, "ranking", slow_ranking)
         census = Census(server.service, everybody)
+        at_once = await asyncio.gather(*(census.headcount() for _ in range(2)))
+        assert at_once == [Headcount()] * 2
         for _ in range(3):  # nobody waits, and only one counts
             assert await census.headcount() == Headcount()
         assert asked == 1
@@ -90,6 +93,31 @@ async def test_a_count_that_takes_long_is_not_waited_for_and_tells_its_age(
         server.set_clock(NOW + 500)
         assert await census.headcount() == found  # it rests
         assert census.age_seconds(found) == 100
+
+
+async def test_a_count_that_fails_is_logged_also_when_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(tmp_path) as server:
+        may_end = asyncio.Event()
+
+        async def fail(_by: By) -> Ranking:
+            await may_end.wait()
+            raise RuntimeError("no ranking")
+
+        monkeypatch.setattr(server.app[EVERYBODY], "ranking", fail)
+        census = Census(server.service, server.app[EVERYBODY])
+        with structlog.testing.capture_logs() as logs:
+            assert await census.headcount() == Headcount()
+            may_end.set()
+            for _ in range(6_000):
+                if any("was not counted" in entry["event"] for entry in logs):
+                    break
+                await asyncio.sleep(0.01)
+            else:
+                raise TimeoutError
+        with pytest.raises(RuntimeError, match="no ranking"):
+            await Census(server.service, server.app[EVERYBODY]).headcount()
 
 
 async def test_scores_of_a_span_are_listed_as_far_back_as_they_are_kept(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """`python -m state_service` as a process: how it starts, ends, dies and comes back."""
 
 import asyncio
+import contextlib
+import os
 import shutil
 import signal
 import socket
@@ -201,6 +203,36 @@ async def test_a_hangup_reads_tokens_anew_and_says_so(tmp_path: Path) -> None:
         assert "STATE_WRITE_TOKEN_FILE" in line
         assert (await status("second")) == 200
         assert (await process.stop(signal.SIGTERM))[0] == 0
+
+
+async def _opened_for_writing(fifo: Path) -> int:
+    """Return a descriptor once somebody reads."""
+    for _ in range(4000):
+        with contextlib.suppress(OSError):
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        await asyncio.sleep(0.005)
+    raise TimeoutError
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+async def test_a_signal_during_the_start_ends_nothing(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    fifo = tmp_path / "token"  # the start waits until there is something in it
+    os.mkfifo(fifo)
+    database = str(tmp_path / "state.db")
+    process = await spawn("--port", "0", "--database", database, "--write-token-file", str(fifo))
+    token = await _opened_for_writing(fifo)
+    process.send_signal(number)
+    os.write(token, b"write-token-of-the-tests\n")
+    os.close(token)
+    assert process.stdout is not None
+    line = (await asyncio.wait_for(process.stdout.readline(), 20)).decode()
+    process.terminate()
+    _, stderr = await asyncio.wait_for(process.communicate(), 20)
+    assert "listening on http://" in line, stderr
+    assert process.returncode == 0
+    assert f'"signal": "{number.name}", "event": "signal ignored"' in stderr.decode()
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import structlog
 
 from state_service.errors import StorageError
 from state_service.inspection import back_up
@@ -147,6 +148,30 @@ async def test_a_snapshot_that_fails_keeps_everything_for_the_next_one(tmp_path:
         assert (await server.get("/users/bob/median"))["count"] == 2
         again = [batch(key, ["bob"], [9.0]) for key in ("first", "second", "third")]
         assert (await server.record(*again))["duplicates"] == 3
+
+
+async def test_a_clean_up_that_fails_is_told_once_and_again_when_it_works(tmp_path: Path) -> None:
+    def told() -> list[str]:
+        return [entry["event"] for entry in logs if "cleaned up" in entry["event"]]
+
+    with structlog.testing.capture_logs() as logs:
+        async with serving(tmp_path) as server:
+            _run(
+                tmp_path,
+                "CREATE TRIGGER kept BEFORE DELETE ON journal "
+                "BEGIN SELECT RAISE(ABORT, 'nothing may go'); END",
+            )
+            for number in range(3):
+                await _record_and_snapshot(server, f"k{number}", "ann")
+                assert told() == ["the database cannot be cleaned up, will be tried again"]
+                stats = await server.get("/stats")
+                assert stats["snapshot"]["clean_up_error"] == "nothing may go"
+                assert (stats["snapshot"]["error"], stats["journal"]["rows"]) == (None, number + 1)
+            _run(tmp_path, "DROP TRIGGER kept")
+            await _record_and_snapshot(server, "last", "ann")
+            assert told()[1:] == ["the database is cleaned up again"]
+            stats = await server.get("/stats")
+            assert (stats["snapshot"]["clean_up_error"], stats["journal"]["rows"]) == (None, 0)
 
 
 async def test_a_failing_last_snapshot_ends_the_process_with_status_1_and_the_reason(
