@@ -9,7 +9,8 @@ PYTHON ?=
 TORCH_INDEX_URL ?=
 export PYTHON TORCH_INDEX_URL
 PORT_OFFSET ?= 0
-# Bring your own model: see the README. With none of them, what was packed last.
+# Bring your own model: see the README. With none of them, what was packed last. Paths may hold
+# anything but those of INCLUDE, which is a list, a space.
 WEIGHTS ?=
 MODEL_CONFIG ?=
 INCLUDE ?=
@@ -39,7 +40,7 @@ pip-failed = { echo "error: pip could not install the dependencies ($$(grep -im1
   sed 's/^ *//'); all of it: $(VENV)/install.log); check the network and run make again" >&2; exit 1; }
 
 .DELETE_ON_ERROR:
-.PHONY: help run demo model default-model test-model test test-light test-page test-compose test-observe test-typescript chaos fuzz screenshots bench-setup bench bench-engine check format clean named-python
+.PHONY: help run demo model default-model test-model test test-light test-page test-compose test-observe test-typescript chaos fuzz screenshots bench-setup bench bench-engine check format clean named-python named-index
 
 help:  ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -51,7 +52,9 @@ demo: $(RUNTIME)  ## run the stack, load it for 10 s, verify every user's median
 	@$(BIN)/python -m stack demo --port-offset $(PORT_OFFSET)
 
 model: $(RUNTIME) model_store/inefficient_model.pt  ## pack your model (WEIGHTS=, MODEL_CONFIG=, INCLUDE=), or the last one again if it has changed
-	@$(BIN)/python -m handler.archive $(or $(strip $(OWN_MODEL)),--again)
+	@set --; for file in $$INCLUDE; do set -- "$$@" --include "$$file"; done; \
+	test "$$WEIGHTS$$MODEL_CONFIG$$INCLUDE" || set -- --again; \
+	$(BIN)/python -m handler.archive $${WEIGHTS:+--weights "$$WEIGHTS"} $${MODEL_CONFIG:+--config "$$MODEL_CONFIG"} "$$@"
 
 default-model: $(RUNTIME) model_store/inefficient_model.pt  ## pack the default model in place of yours
 	@$(BIN)/python -m handler.archive
@@ -148,13 +151,20 @@ named-python: | $(BIN)/python
 	  { echo "error: $(VENV) was made with Python $$made, which is not $$PYTHON's: rm -r $(VENV), and again" >&2; exit 1; }
 endif
 
-# First, for what comes after would take any build of it.
+# As is an index that is named: what is installed would satisfy pip, whatever build it is.
+ifneq ($(strip $(TORCH_INDEX_URL)),)
+$(RUNTIME): | named-index
+named-index: | $(TORCH)
+	@taken=$$(cat $(TORCH) 2>/dev/null); test -z "$$taken" || test "$$taken" = "$$TORCH_INDEX_URL" || \
+	  { echo "error: $(VENV) has torch from $$taken, not from $$TORCH_INDEX_URL: rm -r $(VENV), and again" >&2; exit 1; }
+endif
+
+# First, for what comes after would take any build of it. The file says where it was taken from.
 $(TORCH): constraints.txt | $(BIN)/python
-	@index=$$($(BIN)/python -m stack.torch_index); \
-	test -z "$$index" || { echo "installing torch from $$index"; \
-	  $(pip) --index-url "$$index" --no-deps torch > $(VENV)/install.log 2>&1; } || \
-	  test -z "$$TORCH_INDEX_URL" || $(pip-failed)
-	@touch $@
+	@{ index=$$($(BIN)/python -m stack.torch_index 2>&3); } 3>&1; \
+	test -z "$$index" || $(pip) --index-url "$$index" --no-deps torch > $(VENV)/install.log 2>&1 || \
+	  { test -z "$$TORCH_INDEX_URL" || $(pip-failed); echo "it has no torch that fits: taking it from pip's own index"; index=; }; \
+	echo "$${index:-pip's own index}" > $@
 
 $(RUNTIME): pyproject.toml constraints.txt | $(TORCH)
 	@echo "installing dependencies (the first time takes a minute or two)"
@@ -179,7 +189,3 @@ $(BENCH): $(RUNTIME)
 # Only when there is none: it may be a retrained one of yours.
 model_store/inefficient_model.pt: | $(RUNTIME)
 	@$(BIN)/python -m handler.create_model --output $@
-
-# Which files have changed since they were packed, the program finds out itself.
-OWN_MODEL = $(addprefix --weights ,$(WEIGHTS)) $(addprefix --config ,$(MODEL_CONFIG)) \
-  $(addprefix --include ,$(INCLUDE))

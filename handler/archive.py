@@ -47,7 +47,7 @@ def build_archive(
     weights: Path | None = None,
     config: Path | None = None,
     include: Sequence[Path] = (),
-    version: str = DEFAULT_VERSION,
+    version: str | None = None,
 ) -> Path:
     """Write the archive, atomically, and return its path; the default model unless one is given.
 
@@ -140,6 +140,18 @@ def _pack_again(output: Path) -> None:
     _pack_if_changed(output, inputs)
 
 
+def _replaced_config(output: Path, inputs: Inputs) -> Path | None:
+    """Return the user's YAML that an archive was packed with, where the default's takes its place.
+
+    None where it was packed with the default's too, or does not say.
+    """
+    with contextlib.suppress(ModelError):
+        before = packed_inputs(output).config
+        if shown(inputs.config) == shown(DEFAULT_CONFIG) != shown(before):
+            return before
+    return None
+
+
 def _pack_if_changed(output: Path, inputs: Inputs) -> None:
     if is_current(output, inputs):
         return
@@ -166,16 +178,14 @@ def main(arguments: list[str] | None = None) -> None:
         "--include", type=Path, action="append", default=[], metavar="PATH",
         help="module or folder to add, such as the one with another network's factory (repeatable)",
     )  # fmt: skip
-    parser.add_argument(
-        "--version", default=DEFAULT_VERSION, help="the model's version (%(default)s)"
-    )
+    parser.add_argument("--version", help=f"the model's version ({DEFAULT_VERSION})")
     parser.add_argument(
         "--again", action="store_true",
         help="pack what OUTPUT was packed from, where that has changed",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    if options.again and (options.weights or options.config or options.include):
-        parser.error("--again takes the files from the archive: give it no others")
+    if options.again and (options.weights or options.config or options.include or options.version):
+        parser.error("--again takes the files and the version from the archive: give it no others")
     try:
         if options.again:
             _pack_again(options.output)
@@ -183,6 +193,11 @@ def main(arguments: list[str] | None = None) -> None:
             inputs = choose_inputs(
                 options.weights, options.config, options.include, options.version
             )
+            if mine := _replaced_config(options.output, inputs):
+                print(
+                    f"note: until now {options.output} was packed with {mine}; without "
+                    f"MODEL_CONFIG={mine} (--config) the default model's YAML is used"
+                )
             _pack_if_changed(options.output, inputs)
     except (ModelError, SettingsError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -53,13 +53,19 @@ def choose_inputs(
     weights: Path | None = None,
     config: Path | None = None,
     include: Sequence[Path] = (),
-    version: str = DEFAULT_VERSION,
+    version: str | None = None,
 ) -> Inputs:
-    """Return the inputs that are meant: the default model's where neither file is given.
+    """Return the inputs that are meant: the default model's where nothing is given.
 
     Without `weights` they are the file that the YAML names. Raises `ModelError` where the two name
-    different files, or where there is none.
+    different files, where there is none, or where only what goes with a model is given.
     """
+    if weights is None and config is None and (include or version):
+        raise ModelError(
+            f"{'--include' if include else '--version'} alone names no model: give its files as "
+            "well (--weights, --config; for make WEIGHTS=, MODEL_CONFIG=)"
+        )
+    version = version or DEFAULT_VERSION
     if config is None:
         return Inputs(weights or DEFAULT_WEIGHTS, DEFAULT_CONFIG, tuple(include), version)
     named = _handler_section(config).get("weights")

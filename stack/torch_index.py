@@ -2,7 +2,8 @@
 
 PyPI's torch for Linux brings CUDA's libraries, gigabytes of them. Where there is no GPU to use
 them, PyTorch's own index of CPU builds serves an eighth of that. Used by `make` and by the image,
-before anything is installed: the standard library alone.
+before anything is installed: the standard library alone. Which one is taken, and why, goes to
+standard error.
 """
 
 import contextlib
@@ -12,20 +13,38 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Mapping
+from typing import NamedTuple
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 VARIABLE = "TORCH_INDEX_URL"
 _PROBE_SECONDS = 4.0
 
 
-def torch_index(environment: Mapping[str, str], platform: str = sys.platform) -> str:
-    """Return the user's own index, or that of the CPU builds where they are wanted and in reach."""
+class Choice(NamedTuple):
+    """An index ("" for pip's own), and why it is this one."""
+
+    url: str
+    reason: str
+
+    def __str__(self) -> str:
+        index = self.url or "pip's own index"
+        return f"installing torch from {index}: {self.reason}"
+
+
+def torch_index(environment: Mapping[str, str], platform: str = sys.platform) -> Choice:
+    """Choose the user's own index, or that of the CPU builds where they are wanted and in reach."""
     given = environment.get(VARIABLE, "").strip()
     if given:
-        return given
-    if platform != "linux" or _has_gpu() or not _answers(f"{CPU_INDEX}/torch/"):
-        return ""
-    return CPU_INDEX
+        return Choice(given, f"{VARIABLE} names it")
+    if platform != "linux":
+        return Choice("", "only for Linux does it bring CUDA")
+    if _has_gpu():
+        return Choice("", "there is a GPU")
+    if not _answers(f"{CPU_INDEX}/torch/"):
+        return Choice("", f"{CPU_INDEX} does not answer")
+    return Choice(
+        CPU_INDEX, f"no GPU is seen here (to use one: {VARIABLE}=https://pypi.org/simple, PyPI's)"
+    )
 
 
 def _has_gpu() -> bool:
@@ -51,4 +70,6 @@ def _answers(url: str) -> bool:
 
 
 if __name__ == "__main__":
-    print(torch_index(os.environ))
+    choice = torch_index(os.environ)
+    print(choice, file=sys.stderr)
+    print(choice.url)

@@ -17,8 +17,11 @@ import pytest
 import torch
 
 from handler.packing import identity_of
+from stack.torch_index import CPU_INDEX
 
 ROOT = Path(__file__).parents[2]
+# No test downloads a torch: the index of CPU builds is out of reach.
+OFFLINE = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "", "TORCH_INDEX_URL": ""}
 
 
 @pytest.fixture
@@ -143,9 +146,11 @@ def test_a_failed_download_is_one_clear_sentence(bare_checkout: Path) -> None:
         PIP_CONFIG_FILE=os.devnull,
         PIP_INDEX_URL="http://127.0.0.1:9/",
         PIP_RETRIES="0",
+        **OFFLINE,
     )
     (sentence,) = errors(done)
     assert sentence.startswith("error: pip could not install the dependencies")
+    assert "does not answer" in done.stdout
     assert "check the network" in sentence
 
 
@@ -169,6 +174,33 @@ def test_what_is_no_run_touches_no_model_of_the_user_s(checkout: Path) -> None:
     assert "handler.default_model" in done.stdout
     assert "handler.archive" not in done.stdout
     assert "model_store" not in done.stdout
+
+
+def test_only_what_includes_are_is_split_at_spaces(checkout: Path) -> None:
+    folder = checkout / "my own"
+    folder.mkdir()
+    torch.save(torch.nn.Linear(2, 1).state_dict(), folder / "my $weights.pt")
+    (folder / "my model.yaml").write_text(
+        "handler: {factory: 'my_network:build', features: 2, weights: 'my $weights.pt'}"
+    )
+    network = "from torch import nn\n\n\ndef build(features):\n    return nn.Linear(features, 1)\n"
+    (checkout / "my_network.py").write_text(network)
+    (checkout / "my_table.py").write_text("")
+    done = make(
+        checkout, "model",
+        WEIGHTS="my own/my $weights.pt", MODEL_CONFIG="my own/my model.yaml",
+        INCLUDE="my_network.py my_table.py",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    archive = checkout / "model_store" / "scorer.mar"
+    assert identity_of(archive).weights == "my $weights.pt"
+    with zipfile.ZipFile(archive) as packed:
+        assert {"my_network.py", "my_table.py"} <= set(packed.namelist())
+
+
+def test_an_include_without_a_model_is_refused(checkout: Path) -> None:
+    (sentence,) = errors(make(checkout, "model", "INCLUDE=README.md"))
+    assert sentence.startswith("error: --include alone names no model: ")
 
 
 def test_a_run_without_variables_serves_what_was_packed_last(checkout: Path) -> None:
@@ -270,7 +302,8 @@ def test_torch_comes_from_the_index_that_is_named(bare_checkout: Path, cpu_index
         TORCH_INDEX_URL=cpu_index, PIP_CONFIG_FILE=os.devnull,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert f"installing torch from {cpu_index}\n" in done.stdout
+    assert f"installing torch from {cpu_index}: TORCH_INDEX_URL names it\n" in done.stdout
+    assert (bare_checkout / ".venv" / ".torch-installed").read_text() == f"{cpu_index}\n"
     (installed,) = bare_checkout.glob(".venv/lib/python3*/site-packages/torch-*.dist-info")
     assert installed.name.endswith("+cpu.dist-info")
 
@@ -284,3 +317,32 @@ def test_an_index_that_was_named_and_does_not_answer_is_one_clear_sentence(
     )  # fmt: skip
     (sentence,) = errors(done)
     assert sentence.startswith("error: pip could not install the dependencies")
+
+
+def test_an_index_without_a_torch_is_left_for_pip_s_own_and_said(
+    bare_checkout: Path, cpu_index: str, tmp_path: Path
+) -> None:
+    for wheel in (tmp_path / "index" / "torch").iterdir():
+        wheel.unlink()
+    program = bare_checkout / "stack" / "torch_index.py"
+    program.write_text(program.read_text().replace(CPU_INDEX, cpu_index))
+    driver = fake_python(tmp_path / "driver", "nvidia-smi", "exit 9")  # it finds no GPU
+    done = make(
+        bare_checkout, ".venv/.torch-installed", f"PYTHON={sys.executable}",
+        PIP_CONFIG_FILE=os.devnull, PATH=f"{driver.parent}:{os.environ['PATH']}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"installing torch from {cpu_index}: no GPU is seen here" in done.stdout
+    assert "it has no torch that fits: taking it from pip's own index\n" in done.stdout
+    assert (bare_checkout / ".venv" / ".torch-installed").read_text() == "pip's own index\n"
+
+
+def test_another_index_than_the_one_torch_came_from_is_refused(bare_checkout: Path) -> None:
+    (bare_checkout / ".venv" / "bin").mkdir(parents=True)
+    (bare_checkout / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (bare_checkout / ".venv" / ".torch-installed").write_text("http://a/simple\n")
+    (sentence,) = errors(make(bare_checkout, "run", TORCH_INDEX_URL="http://b/simple"))
+    assert sentence == (
+        "error: .venv has torch from http://a/simple, not from http://b/simple: "
+        "rm -r .venv, and again"
+    )

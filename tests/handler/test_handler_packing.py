@@ -200,6 +200,45 @@ def test_weights_alone_are_the_default_network_s_under_their_own_name(folder: Pa
     assert identity_of(folder / "scorer.mar").weights == "retrained.pt"
 
 
+@pytest.mark.parametrize(
+    "arguments", [("--include", "my_network.py"), ("--version", "2.0", "--output", "other.mar")]
+)
+def test_what_belongs_to_a_model_never_packs_the_default_one_by_itself(
+    folder: Path, archive: Run, arguments: tuple[str, ...]
+) -> None:
+    archive(*OWN)
+    before = packed(folder)
+    refused = archive(*arguments)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith(f"error: {arguments[0]} alone names no model: ")
+    assert "--weights, --config" in refused.stderr
+    assert packed(folder) == before
+    assert not (folder / "other.mar").exists()
+
+
+def test_weights_that_take_the_default_yaml_instead_of_yours_say_so(
+    folder: Path, archive: Run
+) -> None:
+    retrained = folder / "retrained.pt"
+    torch.save(create_state_dict(7), retrained)
+    assert "note" not in archive("--weights", "retrained.pt").stdout  # nothing of yours was there
+    archive(*OWN)
+    done = archive("--weights", "retrained.pt")
+    assert done.stdout.startswith(
+        "note: until now model_store/scorer.mar was packed with my_model.yaml; without "
+        "MODEL_CONFIG=my_model.yaml (--config) the default model's YAML is used\n"
+    )
+    assert "note" not in archive("--weights", "retrained.pt").stdout
+
+
+def test_what_is_packed_again_keeps_its_version(folder: Path, archive: Run) -> None:
+    archive(*OWN, "--version", "7")
+    refused = archive("--again", "--version", "8")
+    assert refused.returncode == 2
+    assert "--again takes the files and the version from the archive" in refused.stderr
+    assert packed(folder).startswith("scorer 7,")
+
+
 def test_a_folder_travels_without_what_python_has_left_in_it(folder: Path) -> None:
     package = folder / "my_package"
     (package / "__pycache__").mkdir(parents=True)
