@@ -7,7 +7,7 @@ from aiohttp import HttpVersion11, web
 from state_service.app_keys import SERVICE
 from state_service.errors import ExpectationError, InvalidRequestError, TooLargeError
 
-_UNPACKED = ("identity", "br", "deflate", "gzip", "zstd")  # by aiohttp, as far as it can
+UNPACKED = frozenset({"br", "deflate", "gzip", "zstd"})  # by aiohttp, before it hands a body out
 
 
 async def invite_later(_request: web.Request) -> None:
@@ -19,12 +19,6 @@ def invite(request: web.Request) -> None:
     limit = request.app[SERVICE].settings.max_body_bytes
     if (request.content_length or 0) > limit:
         raise TooLargeError(f"the body is over {limit} bytes: send several", limit="max_body_bytes")
-    encoding = request.headers.get("Content-Encoding", "identity")
-    if encoding.lower() not in _UNPACKED:
-        raise InvalidRequestError(
-            f"'Content-Encoding: {encoding[:100]}' is not read: "
-            "send gzip or zstd, or no compression"
-        )
     expected = request.headers.get("Expect")
     if expected is None or request.version < HttpVersion11:
         return
@@ -43,6 +37,7 @@ async def read_body(request: web.Request) -> bytes:
     service = request.app[SERVICE]
     service.require_ready()
     with service.one_more_in_flight():
+        _refuse_other_encodings(request)
         invite(request)
         try:
             async with asyncio.timeout(service.settings.body_timeout_seconds):
@@ -58,3 +53,12 @@ async def read_body(request: web.Request) -> bytes:
             raise InvalidRequestError(f"the body did not arrive whole: {reason}") from None
     service.require_ready()  # it may have begun to stop while the body came in
     return body
+
+
+def _refuse_other_encodings(request: web.Request) -> None:
+    encoding = request.headers.get("Content-Encoding", "identity")
+    if encoding.lower() not in UNPACKED | {"identity"}:
+        raise InvalidRequestError(
+            f"'Content-Encoding: {encoding[:100]}' is not read: "
+            "send gzip or zstd, or no compression"
+        )

@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 
 from state_service.access import GUARD
 from state_service.app_keys import SERVICE
-from state_service.bodies import invite, invite_later
+from state_service.bodies import UNPACKED, invite, invite_later
 from state_service.errors import (
     BadGatewayError,
     GatewayTimeoutError,
@@ -48,8 +48,6 @@ _TO_TORCHSERVE = (
     "X-Dry-Run",
     "X-Request-ID",
 )
-# Bodies that have been unpacked by the time they are here: they go on as they are, and longer.
-_UNPACKED = frozenset({"gzip", "deflate", "br", "zstd"})
 # What an answer means. The rest is for one connection, or what this service says in its own way:
 # who may keep the answer, and which pages may read it.
 _TO_CLIENT = (
@@ -162,7 +160,8 @@ class Ingest:
         headers: CIMultiDict[str] = CIMultiDict(
             (name, value) for name in _TO_TORCHSERVE for value in request.headers.getall(name, ())
         )
-        if headers.get("Content-Encoding", "").lower() in _UNPACKED:
+        # What has been unpacked by now goes on so, and longer. The rest is for the scorer to judge.
+        if headers.get("Content-Encoding", "").lower() in UNPACKED:
             del headers["Content-Encoding"]
             headers.popall("Content-Length", None)
         if request.app[GUARD].tokens.required:

@@ -53,8 +53,6 @@ def refused_head(status: int, message: str) -> web.Response:
     """Return what is answered where there is no request to speak of."""
     reason = " ".join(message.split())[:_MAX_REASON_CHARS]
     detail = f"the head of the request is not HTTP/1.1 as this service reads it: {reason}"
-    if "content-encoding" in message.lower():
-        detail = f"{reason.partition('. Please')[0]}: send gzip or zstd, or no compression"
     body = {
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import brotli
 import msgspec
 import pytest
 from backports import zstd
@@ -111,7 +112,12 @@ async def test_future_scores_are_told_which_unit_they_seem_to_be_in(
 
 @pytest.mark.parametrize(
     ("encoding", "compress"),
-    [("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", zstd.compress)],
+    [
+        ("gzip", gzip.compress),
+        ("deflate", zlib.compress),
+        ("zstd", zstd.compress),
+        ("br", brotli.compress),
+    ],
 )
 async def test_compressed_bodies_are_taken_and_bounded_after_unpacking(
     tmp_path: Path, encoding: str, compress: Callable[[bytes], bytes]
@@ -131,7 +137,7 @@ async def test_compressed_bodies_are_taken_and_bounded_after_unpacking(
 
 async def test_another_compression_is_told_which_are_read(tmp_path: Path) -> None:
     async with serving(tmp_path) as server:
-        for encoding in ("compress", "gzip, gzip"):
+        for encoding in ("compress", "x-gzip", "gzip, gzip"):
             headers = {"Content-Encoding": encoding}
             answer = await server.problem(
                 "POST", "/scores", 400, "invalid_request", data=b"{}", headers=headers

@@ -7,12 +7,15 @@ import io
 import json
 import re
 import socket
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import brotli
 import pytest
 from aiohttp import web
+from backports import zstd
 from yarl import URL
 
 from state_service.ingest import INGEST
@@ -87,15 +90,36 @@ async def test_a_body_of_no_stated_length_goes_on_as_it_comes(tmp_path: Path) ->
         assert behind.bodies == [b"firstsecond"]
 
 
-async def test_a_packed_body_goes_on_unpacked_and_is_bounded_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "compress"),
+    [
+        ("gzip", gzip.compress), ("deflate", zlib.compress), ("zstd", zstd.compress),
+        ("br", brotli.compress), ("BR", brotli.compress),
+    ],
+)  # fmt: skip
+async def test_a_packed_body_goes_on_unpacked_and_is_bounded_so(
+    tmp_path: Path, encoding: str, compress: Callable[[bytes], bytes]
+) -> None:
     async with both(tmp_path, max_body_bytes=1000) as (server, behind):
-        packed = {"headers": {"Content-Encoding": "gzip"}}
-        data = gzip.compress(b"x" * 1000)
+        packed = {"headers": {"Content-Encoding": encoding}}
+        data = compress(b"x" * 1000)
         assert (await server.ask("POST", "/ingest", data=data, **packed)).status == 200
         assert behind.bodies == [b"x" * 1000]
         assert "Content-Encoding" not in behind.heads[0]
-        data = gzip.compress(b"x" * 1001)
+        data = compress(b"x" * 1001)
         await server.problem("POST", "/ingest", 413, "too_large", data=data, **packed)
+
+
+@pytest.mark.parametrize("encoding", ["x-gzip", "identity", "compress", "gzip, gzip"])
+async def test_what_is_packed_in_another_way_is_left_to_the_scorer(
+    tmp_path: Path, encoding: str
+) -> None:
+    async with both(tmp_path) as (server, behind):
+        data = gzip.compress(b"{}")
+        sent = {"data": data, "headers": {"Content-Encoding": encoding}}
+        assert (await server.ask("POST", "/ingest", **sent)).status == 200
+        assert behind.bodies == [data]
+        assert behind.heads[0]["Content-Encoding"] == encoding
 
 
 async def test_an_answer_comes_back_with_its_status_and_its_headers(tmp_path: Path) -> None:
