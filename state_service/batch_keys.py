@@ -1,6 +1,7 @@
 """Counted once: the batch keys seen lately and what their batches counted. Pure."""
 
 import heapq
+import math
 import struct
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -36,7 +37,8 @@ class BatchKeys:
 
     Insertion order is arrival order, so expiry only looks at the front: O(1) amortised a key. A key
     at the front that was seen later than now, by a clock that has been set back since, would keep
-    all behind it; it is moved to `_ahead`, whose keys are forgotten by time, whatever their order.
+    all behind it; it is moved to `_ahead`, whose keys wait for the clock, whatever their order, and
+    give way when there is no room for others.
     A clock set back may put millions there: a call moves a bounded number into and out of it, and
     the rest lives until the next calls.
 
@@ -60,24 +62,41 @@ class BatchKeys:
         packed = self._seen.get(key) or self._ahead.get(key)
         return BatchCounts(*_PACKED.unpack(packed)[1:]) if packed else None
 
-    def check_room(self, new_keys: int) -> None:
-        """Raise `CapacityError` when so many more would not fit."""
-        if len(self) + new_keys > self._max_keys:
+    def make_room(self, new_keys: int) -> int:
+        """Make sure that so many more fit; return how many had to be forgotten for it.
+
+        Those ahead of the clock give way, the nearest first: a producer whose clock is wrong must
+        not stop all others. Raises `CapacityError`, having forgotten none, when that is not enough.
+        """
+        missing = len(self) + new_keys - self._max_keys
+        if missing > len(self._ahead):
             raise CapacityError(
                 f"{self._max_keys} batch keys are remembered: the limit (max_batch_keys); "
                 "send more events a request",
                 limit="max_batch_keys",
             )
+        before = len(self)
+        while len(self) + new_keys > self._max_keys:
+            self._ahead.pop(heapq.heappop(self._ahead_by_time)[1], None)
+        return before - len(self)
 
-    def add(self, key: str, seen_at: float, counts: BatchCounts) -> None:
-        """Remember a batch that has just been applied."""
-        self._seen[key] = _PACKED.pack(seen_at, *counts)
-        self._unsaved.append(SeenKey(key, seen_at, counts))
+    def add(self, seen: SeenKey, now: float = math.inf) -> None:
+        """Remember a batch that has just been applied; `now` tells whether it is ahead."""
+        self._remember(seen, now)
+        self._unsaved.append(seen)
+
+    def _remember(self, seen: SeenKey, now: float) -> None:
+        packed = _PACKED.pack(seen.seen_at, *seen.counts)
+        if seen.seen_at > now:
+            self._ahead[seen.key] = packed
+            heapq.heappush(self._ahead_by_time, (seen.seen_at, seen.key))
+        else:
+            self._seen[seen.key] = packed
 
     def expire(self, now: float) -> None:
         """Forget the keys that are older than the retention."""
         horizon = self.horizon(now)
-        self._expire_ahead(horizon)
+        self._catch_up(now)
         passed, moved = [], 0
         for key, packed in self._seen.items():
             seen_at = _PACKED.unpack(packed)[0]
@@ -91,22 +110,25 @@ class BatchKeys:
         for key in passed:
             del self._seen[key]
 
-    def _expire_ahead(self, horizon: float) -> None:
+    def _catch_up(self, now: float) -> None:
+        """Forget those ahead that are too old by now, and keep those that the clock has reached."""
         by_time = self._ahead_by_time
         for _ in range(MOST_MOVED):
-            if not by_time or by_time[0][0] >= horizon:
+            if not by_time or by_time[0][0] > now:
                 return
-            _, key = heapq.heappop(by_time)
-            self._ahead.pop(key, None)  # None: a key restored twice is there once
+            seen_at, key = heapq.heappop(by_time)
+            packed = self._ahead.pop(key, None)  # None: a key restored twice is there once
+            if packed is not None and seen_at >= self.horizon(now):
+                self._seen[key] = packed
 
     def horizon(self, now: float) -> float:
         """Return the time before which a key is forgotten."""
         return now - self._retention_seconds
 
-    def restore(self, seen_keys: Iterable[SeenKey]) -> None:
+    def restore(self, seen_keys: Iterable[SeenKey], now: float = math.inf) -> None:
         """Take back keys from a snapshot, oldest first."""
-        for key, seen_at, counts in seen_keys:
-            self._seen[key] = _PACKED.pack(seen_at, *counts)
+        for seen in seen_keys:
+            self._remember(seen, now)
 
     def take_unsaved(self) -> list[SeenKey]:
         """Hand over the keys added since the last call, for a snapshot."""

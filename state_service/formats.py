@@ -75,7 +75,7 @@ class StoredSegment:
 class Group:
     """What one commit accepted: batches, and their accepted events one after the other.
 
-    `seen_at` is the windows' time at which all its keys were seen. `counts` is int64 [batches, 3]:
+    `seen_at` is the windows' time at which its keys were seen. `counts` is int64 [batches, 3]:
     accepted, late, future; the accepted ones add up to the events.
     """
 
@@ -86,10 +86,25 @@ class Group:
     timestamps: NDArray[np.float64]
     scores: NDArray[np.float64]
 
-    def seen_keys(self) -> Iterator[SeenKey]:
-        """Yield each batch as it is remembered."""
-        for key, counts in zip(self.keys, self.counts.tolist(), strict=True):
-            yield SeenKey(key, self.seen_at, BatchCounts(*counts))
+    def seen_keys(self, event_time: float | None = None) -> Iterator[SeenKey]:
+        """Yield each batch as it is remembered.
+
+        With the `event_time` after the group: not before that, nor before the batch's own newest
+        event, so that it lives as long as they can come again. Those of other batches do not count.
+        """
+        moments = [self.seen_at] * len(self.keys)
+        if event_time is not None:
+            newest = np.full(len(self.keys), max(self.seen_at, event_time))
+            accepted = self.counts[:, 0]
+            some = accepted > 0
+            if some.any():
+                begins = (np.cumsum(accepted) - accepted)[some]
+                newest[some] = np.maximum(
+                    newest[some], np.maximum.reduceat(self.timestamps, begins)
+                )
+            moments = newest.tolist()
+        for key, seen_at, counts in zip(self.keys, moments, self.counts.tolist(), strict=True):
+            yield SeenKey(key, seen_at, BatchCounts(*counts))
 
 
 class Record(NamedTuple):

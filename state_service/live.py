@@ -14,6 +14,7 @@ The rules
 """
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 from state_service.batch_keys import BatchKeys
@@ -70,8 +71,10 @@ class LiveState:
         """Take a group whose events have been judged: the only way in. Never refuses."""
         if group.user_ids:
             self.windows.append(group.user_ids, group.timestamps, group.scores)
-        for seen in group.seen_keys():
-            self.keys.add(*seen)
+        clock = self.windows.event_clock
+        event_time = None if clock is None else clock.confirmed
+        for seen in group.seen_keys(event_time):
+            self.keys.add(seen, math.inf if event_time is None else event_time)
         self.sequence = sequence
         self._grown.set()
 

@@ -205,21 +205,29 @@ class Recorder:
         state, keys = self.state, self.state.keys
         state.expire(now)
         fresh: dict[str, Batch] = {}
+        known: dict[str, BatchCounts] = {}
         for batch in chain.from_iterable(request.batches for request in requests):
-            if batch.key not in fresh and keys.find(batch.key) is None:
+            if batch.key in fresh or batch.key in known:
+                continue
+            if (seen := keys.find(batch.key)) is None:
                 fresh[batch.key] = batch
-        keys.check_room(len(fresh))
+            else:
+                known[batch.key] = seen
+        if given_up := keys.make_room(len(fresh)):
+            self.counters.hit("max_batch_keys", given_up)
         kept = [_without(batch, forgotten.get(batch)) for batch in fresh.values()]
         group = self._judge_events(kept, now)
         left_out = {batch.key: int(marks.sum()) for batch, marks in forgotten.items()}
-        new = {seen.key: seen.counts for seen in group.seen_keys()}
-        to_come = set(new)
+        new = {
+            key: BatchCounts(*row)
+            for key, row in zip(group.keys, group.counts.tolist(), strict=True)
+        }
+        to_come, known = set(new), known | new
         outcomes = []
         for request in requests:
             mine = []
             for batch in request.batches:
-                counts = new.get(batch.key) or keys.find(batch.key)
-                assert counts is not None
+                counts = known[batch.key]
                 first = batch.key in to_come
                 forgotten_now = left_out.get(batch.key, 0) if first else 0
                 mine.append(BatchOutcome(counts, len(batch.user_ids), not first, forgotten_now))
@@ -243,10 +251,7 @@ class Recorder:
         if not accepted.all():
             user_ids = list(compress(user_ids, accepted))
             timestamps, scores = timestamps[accepted], scores[accepted]
-        # Not before the newest of its events: a key lives as long as they can come again.
-        seen_at = max(windows.reference(now), float(timestamps.max(initial=-np.inf)))
-        if self.settings.clock == "wall":
-            seen_at = now
+        seen_at = windows.confirmed(now)
         return Group(seen_at, [batch.key for batch in fresh], counts, user_ids, timestamps, scores)
 
     async def _commit(self, plan: _Plan) -> NotDurableError | None:

@@ -79,7 +79,7 @@ class Restorer:
     async def _load_keys(self) -> None:
         keys, damaged = await self.snapshot.load_keys(self.state.keys_horizon(self.clock()))
         await self._put_aside(damaged)
-        self.state.keys.restore(keys)
+        self.state.keys.restore(keys, self.state.windows.confirmed(self.clock()))
 
     async def _replay(self, stopped: Callable[[], bool]) -> None:
         async for row in self.journal.uncovered():

@@ -12,7 +12,7 @@ def _keys_seen_at(*moments: float, max_keys: int = 100) -> BatchKeys:
     """Return keys k0, k1, … seen at these moments, forgotten after 10 s."""
     keys = BatchKeys(retention_seconds=10.0, max_keys=max_keys)
     for number, moment in enumerate(moments):
-        keys.add(f"k{number}", moment, COUNTS)
+        keys.add(SeenKey(f"k{number}", moment, COUNTS))
     return keys
 
 
@@ -35,18 +35,18 @@ def test_a_key_is_forgotten_once_it_is_older_than_the_retention() -> None:
 
 def test_room_is_checked_for_all_new_keys_together() -> None:
     keys = _keys_seen_at(100.0, 100.0, max_keys=3)
-    keys.check_room(1)
+    keys.make_room(1)
     with pytest.raises(CapacityError, match="max_batch_keys"):
-        keys.check_room(2)
+        keys.make_room(2)
     keys.expire(200.0)
-    keys.check_room(3)
+    keys.make_room(3)
 
 
 def test_a_key_is_handed_to_one_snapshot_only() -> None:
     keys = _keys_seen_at(100.0, 101.0)
     assert [seen.key for seen in keys.take_unsaved()] == ["k0", "k1"]
     assert keys.take_unsaved() == []
-    keys.add("k2", 102.0, COUNTS)
+    keys.add(SeenKey("k2", 102.0, COUNTS))
     assert keys.take_unsaved() == [SeenKey("k2", 102.0, COUNTS)]
     assert len(keys) == 3
 
@@ -54,7 +54,7 @@ def test_a_key_is_handed_to_one_snapshot_only() -> None:
 def test_keys_that_were_not_saved_come_first_in_the_next_snapshot() -> None:
     keys = _keys_seen_at(100.0, 101.0)
     taken = keys.take_unsaved()
-    keys.add("k2", 102.0, COUNTS)
+    keys.add(SeenKey("k2", 102.0, COUNTS))
     keys.put_back(taken)
     assert [seen.key for seen in keys.take_unsaved()] == ["k0", "k1", "k2"]
 
@@ -81,8 +81,8 @@ def test_a_clock_that_was_ahead_for_a_moment_keeps_no_later_key(*, restarted: bo
     assert len(keys) == 4
     keys.expire(111.5)
     assert [keys.find(f"k{number}") for number in range(4)] == [None, COUNTS, None, COUNTS]
-    keys.add("k4", 112.0, COUNTS)
-    keys.check_room(96)
+    keys.add(SeenKey("k4", 112.0, COUNTS))
+    keys.make_room(96)
     keys.expire(200.0)
     assert [keys.find(f"k{number}") for number in (1, 3, 4)] == [COUNTS, None, None]
     keys.put_back([SeenKey("k1", 5000.0, COUNTS), SeenKey("k3", 102.0, COUNTS)])
@@ -101,7 +101,7 @@ def test_keys_ahead_of_the_clock_are_forgotten_each_in_its_own_time() -> None:
 
 def test_after_a_clock_was_set_back_a_call_moves_a_bounded_number_of_keys() -> None:
     keys = _keys_seen_at(*[5000.0] * (2 * MOST_MOVED + 1), max_keys=4 * MOST_MOVED)
-    keys.add("late", 100.0, COUNTS)
+    keys.add(SeenKey("late", 100.0, COUNTS))
     held = []
     while len(keys) > 2 * MOST_MOVED + 1:  # until the key behind them is reached
         keys.expire(111.0)
@@ -112,3 +112,22 @@ def test_after_a_clock_was_set_back_a_call_moves_a_bounded_number_of_keys() -> N
     for left in (MOST_MOVED + 1, 1, 0):
         keys.expire(5011.0)
         assert len(keys) == left
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_keys_ahead_of_the_clock_give_way_when_there_is_no_room(*, restarted: bool) -> None:
+    keys = BatchKeys(retention_seconds=10.0, max_keys=4)
+    keys.add(SeenKey("now", 100.0, COUNTS), 100.0)
+    for number in range(3):
+        keys.add(SeenKey(f"ahead {number}", 5000.0 + number, COUNTS), 100.0)
+    if restarted:
+        seen = keys.take_unsaved()
+        keys = BatchKeys(retention_seconds=10.0, max_keys=4)
+        keys.restore(seen, 100.0)
+    assert keys.make_room(2) == 2
+    assert [keys.find(f"ahead {number}") for number in range(3)] == [None, None, COUNTS]
+    with pytest.raises(CapacityError):
+        keys.make_room(4)
+    assert len(keys) == 2
+    keys.expire(111.0)
+    assert keys.find("now") is None

@@ -75,3 +75,22 @@ async def test_the_clock_is_the_same_after_a_kill(tmp_path: Path, *, snapshot: b
         await server.record(batch("last", ["ann"], [0.5], gap[-1:]))
         assert (await server.get("/stats"))["event_clock"]["time"] == gap[-1]
         assert (await server.get("/users/ann/median"))["count"] == PATIENCE_EVENTS
+
+
+async def test_a_wrong_clocks_batches_neither_fill_the_keys_nor_keep_others(tmp_path: Path) -> None:
+    async with serving(tmp_path, clock="event", max_batch_keys=100) as server:
+        server.set_clock(NOW)
+        await _replay(server, 0, 400)
+        for number in range(200):
+            # One request, so one commit: the second batch is not the first one's neighbour in time.
+            far = batch(f"far {number}", ["mallory"], [1.0], [NOW - number])
+            near = batch(
+                f"near {number}", ["ann", "bob"], [0.5] * 2, [THEN + 400 + 10 * number] * 2
+            )
+            await server.record(far, near)
+        stats = await server.get("/stats")
+        assert stats["batch_keys"] <= 100
+        assert (await server.record(near))["duplicates"] == 2
+        await server.record(batch("late ones expire", ["ann"], [0.5], [THEN + 2_391]))
+        hits = (await server.get("/stats"))["limit_hits"]
+        assert hits["max_batch_keys"] > 0
