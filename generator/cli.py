@@ -109,6 +109,7 @@ def run(  # noqa: PLR0913  # typer makes each option from a parameter
     url: Annotated[
         str,
         typer.Option(
+            "--url",  # Typer would write it as its metavar
             metavar="URL",
             callback=_http_url,
             envvar="GENERATOR_URL",
@@ -268,6 +269,7 @@ def run(  # noqa: PLR0913  # typer makes each option from a parameter
     token: Annotated[
         str | None,
         typer.Option(
+            "--token",  # Typer would write it as its metavar
             metavar="TOKEN",
             envvar="GENERATOR_TOKEN",
             rich_help_panel=_SERVICES,
