@@ -164,7 +164,8 @@ class _Round:
         """Return what is in the window, None when nobody can know or it may not be asked."""
         reference = self.windows.reference(self.now)
         end = reference if at is None else at
-        low, high = end - (_WINDOW if length is None else length), end + _AHEAD
+        low = end - (_WINDOW if length is None else length)
+        high = end if at is not None else end + _AHEAD
         if low < reference - _WINDOW - _HISTORY:
             return None
         if any(low <= time <= high for time, _ in self.doubtful[name]):

@@ -46,7 +46,7 @@ class Request(msgspec.Struct, frozen=True):
 
     `body` is None when TorchServe lost it (form posts); header names are in lower case;
     `request_id` is TorchServe's own, the same when it runs a request a second time; `beside` names
-    what came beside body and headers, parameters in the address say, and is not known.
+    what came beside body and headers and is not known, such as another part of a form.
     """
 
     body: bytes | None

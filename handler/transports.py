@@ -4,8 +4,9 @@ TorchServe gives each item as a map of parts and a map of headers, and never say
 headers tell, because no client can choose them all:
 
 - *HTTP* always has some: the client's, and `Content-Length` at least. The part `body` is the body;
-  of a multipart form, whose parts come under names of the client's, one is. Query parameters come
-  as parts too. None is known: what they ask for would be left undone without a word.
+  of a multipart form, whose parts come under names of the client's, one is. Another
+  part is refused: what it asks for would be left undone without a word. (Parameters of the address
+  TorchServe drops itself.)
 - *gRPC*, by `Predictions` and `StreamPredictions`, has none. What HTTP says in headers stands in
   the call's input map, beside `body` (or `data`, as TorchServe's own examples call it).
 - *gRPC sequences*, by `StreamPredictions2`, have TorchServe's `ts_request_sequence_…` alone. They

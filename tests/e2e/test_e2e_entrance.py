@@ -87,7 +87,7 @@ def test_what_curl_sends_is_counted_once(
         (["-F", "a=" + LINES, "-F", "b=" + LINES, URL], "named data"),
         (["-X", "POST", URL], "POST events"),
         (["-F", "data=" + LINES, "-F", "version=2", URL], "/predictions/scorer/{version}"),
-        (["--data-binary", LINES, "-H", "Content-Type:", URL + "?dry_run=1"], "X-Dry-Run: 1"),
+        (["-F", "data=" + LINES, "-F", "dry_run=1", URL], "X-Dry-Run: 1"),
     ],
 )
 def test_what_is_lost_or_not_looked_at_is_told_with_what_to_type(
@@ -104,6 +104,14 @@ def test_a_slash_at_the_end_of_the_address_does_no_harm(
     for path in ("/predictions/scorer/", "/predictions/scorer?"):
         assert curl(stack, folder, TAKEN["lines"], path)["processed"] == 2
     assert stack.get(f"/users/{user}/median")["count"] == 4
+
+
+def test_torchserve_drops_parameters_of_the_address_before_we_see_them(
+    stack: "RunningStack", folder: Path
+) -> None:
+    """A limit that docs/errors.md tells of; when this fails, refuse them as /ingest does."""
+    answer = curl(stack, folder, TAKEN["lines"], "/predictions/scorer?dry_run=1")
+    assert answer["recorded"] == "stored"
 
 
 @pytest.mark.parametrize(("path", "status"), [("/health", 404), ("/", 405), ("/ping", 200)])

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.observe.observe_support import (
@@ -62,19 +63,22 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def test_every_metric_that_is_named_anywhere_exists_and_every_one_is_explained(
-    stack: "RunningStack",
+    stack: "RunningStack", start_state: Callable[..., str]
 ) -> None:
     stack.post([event("seen by metrics")])
+    replay = urllib3.request("GET", f"{start_state('--clock', 'event')}/metrics").data.decode()
     eventually(lambda: "medianserve_snapshot_timestamp_seconds" in scrape(stack, 8090))
     eventually(lambda: "medianserve_handler_spool_expired_events{" in scrape(stack, 8082))
     state, torchserve = scrape(stack, 8090), scrape(stack, 8082)
-    exist = names_shown(state) | names_shown(torchserve) | MADE_BY_PROMETHEUS
+    shown = names_shown(state) | names_shown(replay) | names_shown(torchserve)
+    exist = shown | MADE_BY_PROMETHEUS
     queries = [*dashboard_queries(), *(rule["expr"] for rule in alerts().values())]
     for query in queries:
         assert metrics_in(query) <= exist, query
     explained = metrics_named_in_documents()
     assert explained <= exist
-    assert names_declared(state) | names_declared(torchserve) <= explained
+    for text in (state, replay, torchserve):
+        assert names_declared(text) <= explained
     assert "seen by metrics" not in state + torchserve
 
 

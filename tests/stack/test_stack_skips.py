@@ -1,5 +1,6 @@
 """What the judging machine does with skipped tests."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ def test_a_skip_that_nobody_expects_is_a_failure_where_that_is_asked_for(
         [sys.executable, "-m", "pytest", "-p", "tests.skips", *options,
          "--rootdir", str(tmp_path), "-c", "/dev/null", str(tmp_path)],
         cwd=ROOT, capture_output=True, text=True, check=False,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
     )  # fmt: skip
     assert done.returncode == status, done.stdout + done.stderr
     assert ("was skipped: there is no tool" in done.stdout) == bool(status)

@@ -12,7 +12,6 @@ from tests.state_service.state_support import Answer, Server, batch, serving
 
 OWN, OTHER = "https://dash.example.com", "https://evil.example"
 WRITE = "write-token-of-the-tests"
-BODY = {"batches": [batch("k", ["u"], [1.0])]}
 
 
 def _opened(answer: Answer) -> dict[str, str]:
@@ -73,7 +72,8 @@ async def test_a_preflight_allows_what_the_page_may_ask_for(tmp_path: Path) -> N
 
 
 async def test_a_page_changes_something_only_with_a_token(tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"json": BODY, "headers": {"Origin": OWN}}
+    body = {"batches": [batch("k", ["u"], [1.0])]}  # dated now
+    asked: dict[str, Any] = {"json": body, "headers": {"Origin": OWN}}
     async with serving(tmp_path, cors_allowed_origins=OWN) as server:
         for path in ("/scores", "/ingest"):
             await server.problem("POST", path, 403, "forbidden", **asked)
