@@ -62,11 +62,18 @@ def eventually(condition: Callable[[], bool]) -> None:
         time.sleep(0.2)
 
 
+def replay_metrics(url: str) -> str:
+    """Return what a state service under the event clock shows once it has an event."""
+    batch = {"key": "k", "user_id": ["u"], "timestamp": [1.5e9], "score": [1.0]}
+    assert urllib3.request("POST", f"{url}/scores", json={"batches": [batch]}).status == 200
+    return urllib3.request("GET", f"{url}/metrics").data.decode()
+
+
 def test_every_metric_that_is_named_anywhere_exists_and_every_one_is_explained(
     stack: "RunningStack", start_state: Callable[..., str]
 ) -> None:
     stack.post([event("seen by metrics")])
-    replay = urllib3.request("GET", f"{start_state('--clock', 'event')}/metrics").data.decode()
+    replay = replay_metrics(start_state("--clock", "event"))
     eventually(lambda: "medianserve_snapshot_timestamp_seconds" in scrape(stack, 8090))
     eventually(lambda: "medianserve_handler_spool_expired_events{" in scrape(stack, 8082))
     state, torchserve = scrape(stack, 8090), scrape(stack, 8082)
