@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from state_service.interning import UserTable
 from state_service.memtable import Memtable, PendingRun
 from state_service.merging import Work, choose
-from state_service.newest_users import newest_slots, newest_timestamp_of
 from state_service.segment import Segment
 
 Run = Segment | PendingRun
@@ -154,18 +153,6 @@ class EventStore:
                 self._replace((run,), () if rest is None else (rest,))
         self._leaving.appendleft(np.array([slot], np.int32))
         return before - self.live_events + in_segments
-
-    def newest_users(self) -> list[tuple[str, float]]:
-        """Return the two users with the newest timestamps held, or fewer, newest first."""
-        detached = np.array(sorted(self.users.detached), np.int32)
-        newest = newest_slots(self.snapshot(), detached)
-        names = self.users.names(np.array(list(newest), np.int32))
-        return list(zip(names, newest.values(), strict=True))
-
-    def newest_timestamp_of(self, user_id: str) -> float:
-        """Return a user's newest timestamp held, minus infinity for none."""
-        slot = self.users.find(user_id)
-        return -np.inf if slot < 0 else newest_timestamp_of(slot, self.segments, self.unsorted)
 
     # --- sealing and merging ------------------------------------------------------------------
 

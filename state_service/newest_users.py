@@ -1,24 +1,21 @@
 """Who has the newest events, and how new one user's are: what a replay's clock asks. Pure."""
 
-from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 import numpy as np
-from numpy.typing import NDArray
 
-from state_service.memtable import PendingRun
-from state_service.segment import Segment
+from state_service.event_store import EventStore
 
 
-def newest_slots(
-    runs: Iterable[Segment | PendingRun], detached: NDArray[np.int32]
-) -> dict[int, float]:
-    """Return the two slots with the newest timestamps, or fewer, newest first; none `detached`.
+def newest_users(store: EventStore) -> list[tuple[str, float]]:
+    """Return the two users with the newest timestamps held, or fewer, newest first.
 
     O(events in the newest runs): older ones are not looked into.
     """
     newest: dict[int, float] = {}
-    for run in sorted(runs, key=attrgetter("max_timestamp"), reverse=True):
+    detached = np.array(sorted(store.users.detached), np.int32)
+    runs = sorted(store.snapshot(), key=attrgetter("max_timestamp"), reverse=True)
+    for run in runs:
         if len(newest) == 2 and run.max_timestamp <= min(newest.values()):
             break
         if not len(run):
@@ -33,20 +30,21 @@ def newest_slots(
             newest[slot] = max(newest.get(slot, -np.inf), float(timestamps[place]))
             theirs &= slots != slot
         newest = dict(sorted(newest.items(), key=lambda user: -user[1])[:2])
-    return newest
+    names = store.users.names(np.array(list(newest), np.int32))
+    return list(zip(names, newest.values(), strict=True))
 
 
-def newest_timestamp_of(
-    slot: int, segments: Sequence[Segment], unsorted: Iterable[PendingRun]
-) -> float:
-    """Return a slot's newest timestamp, minus infinity for none; segments by newest, ascending.
+def newest_timestamp_of(store: EventStore, user_id: str) -> float:
+    """Return a user's newest timestamp held, minus infinity for none.
 
-    O(unsorted events + segments log users + the slot's events in the newest of them).
+    O(unsorted events + segments log users + the user's events in the newest of them).
     """
     newest = -np.inf
-    for run in unsorted:
+    if (slot := store.users.find(user_id)) < 0:
+        return newest
+    for run in store.unsorted:
         newest = max(newest, float(run.rows_of(slot).timestamps.max(initial=-np.inf)))
-    for segment in reversed(segments):
+    for segment in reversed(store.segments):
         if segment.max_timestamp <= newest:
             break
         begin, end = segment.runs.find(slot)
