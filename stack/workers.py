@@ -36,7 +36,8 @@ def ready_workers(management_url: str, key_file: Path | None = None) -> int:
 def scale(management_url: str, workers: int, key_file: Path | None = None) -> None:
     """Start or end workers until there are so many; returns when so many are ready.
 
-    Not by `synchronous=true`: TorchServe 0.12 ends a worker as asked and then answers 500.
+    Asks again and again, not once with `synchronous=true`: its one answer may take as long as a
+    worker's start, beyond the time that is given to any answer here.
     """
     url = f"{management_url}/models/scorer?min_worker={workers}&max_worker={workers}"
     _ask("PUT", url, key_file)
