@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import urllib3
 import yaml
 
 from handler.archive import build_archive
@@ -19,6 +20,13 @@ class Pair:
     plain: Server
     ours: Server
     state_url: str  # of ours
+
+    def processed(self) -> int:
+        """Return how many events our state service has processed."""
+        processed: int = urllib3.request("GET", f"{self.state_url}/stats").json()[
+            "events_processed"
+        ]
+        return processed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

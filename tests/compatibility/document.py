@@ -153,7 +153,8 @@ def _names(names: Iterable[str]) -> str:
 
 def _tools() -> Iterator[str]:
     for command in CURL:
-        yield f"| `{command.arguments}` | {command.status} | {command.why} |\n"
+        after = f"`{command.after}` after the address, " if command.after else ""
+        yield f"| {after}`{command.arguments}` | {command.status} | {command.why} |\n"
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from tests.compatibility.cases import (
     METRICS,
     NO_KEY,
     SCALING,
+    SCORED,
     VERSIONS,
     Case,
     Facts,
@@ -56,8 +57,12 @@ def assert_answered_as_listed(pair: "Pair", case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", UNORDERED, ids=lambda case: f"{case.question.port}: {case.what}")
-def test_a_question_is_answered_as_listed(pair: "Pair", case: Case) -> None:
+def test_a_question_is_answered_as_listed_and_a_prediction_alone_is_counted(
+    pair: "Pair", case: Case
+) -> None:
+    before = pair.processed()
     assert_answered_as_listed(pair, case)
+    assert pair.processed() - before == (1 if case.ours == SCORED else 0)
 
 
 def test_workers_scale_alike(pair: "Pair") -> None:

@@ -33,13 +33,7 @@ def one_event(user_id: str, features: list[Any]) -> bytes:
 
 @pytest.mark.parametrize(
     ("method", "path"),
-    [
-        ("POST", "/explanations/scorer"),
-        ("POST", "/explanations/scorer/1.0"),
-        ("POST", "/v1/models/scorer:explain"),
-        ("POST", "/v2/models/scorer/explain"),
-        ("PUT", "/explanations/scorer"),
-    ],
+    [("POST", "/explanations/scorer/1.0"), ("PUT", "/explanations/scorer")],
 )
 def test_an_explanation_is_refused_in_words_and_counts_nothing(
     stack: "RunningStack", method: str, path: str
@@ -49,15 +43,6 @@ def test_an_explanation_is_refused_in_words_and_counts_nothing(
     answer = stack.http.request(method, stack.url(8080, path), body=body, headers=EVENT_HEADERS)
     assert (answer.status, answer.json()["code"]) == (400, "no_explanations")
     assert stack.get(f"/users/{user}/median")["count"] == 0
-
-
-@pytest.mark.parametrize("path", ["/v1/models/scorer:predict", "/v2/models/scorer/infer"])
-def test_kserve_s_predictions_are_predictions(stack: "RunningStack", path: str) -> None:
-    user = f"kserve{path.replace('/', '-')}"
-    body = one_event(user, [1, 2, 3])
-    answer = stack.http.request("POST", stack.url(8080, path), body=body, headers=EVENT_HEADERS)
-    assert (answer.status, answer.json()["recorded"]) == (200, "stored")
-    assert stack.get(f"/users/{user}/median")["count"] == 1
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "DELETE"])

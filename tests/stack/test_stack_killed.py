@@ -1,6 +1,7 @@
 """What a killed start leaves behind is ended and removed by the next; what is in use is not."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,11 +40,12 @@ def first_line(process: "subprocess.Popen[str]") -> str:
 
 
 @pytest.fixture
-def temporary(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def temporary(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="t-"))  # short: it is where sockets are
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 def test_a_killed_owner_s_folder_is_removed_by_the_next(temporary: Path) -> None:
