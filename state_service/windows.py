@@ -169,6 +169,7 @@ class Windows(Asking):
         clock = self.event_clock
         newest = -math.inf if clock is None else newest_timestamp_of(self._store, user_id)
         events = self._store.detach(user_id)
+        self._dropped.pop(user_id, None)
         if clock is not None and events and clock.concerns(user_id, newest):
             clock.forget(newest_users(self._store))
         return events
