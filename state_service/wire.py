@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from state_service.checks import check_moment, check_user_ids, check_window, utf8_length
 from state_service.errors import InvalidRequestError, TooLargeError
+from state_service.repeated_names import refuse_repeated_names
 from state_service.settings import Settings
 from state_service.wire_faults import (
     BYTE_ORDER_MARK,
@@ -153,6 +154,8 @@ class _MediansBody(MediansQuestion, frozen=True):
     user_ids: list[str | int]  # type: ignore[assignment]
 
 
+_IN_A_BATCH = _TextBatch.__struct_fields__
+
 _decode_text = msgspec.json.Decoder(_TextScores).decode
 _decode_binary = msgspec.msgpack.Decoder(_BinaryScores).decode
 _decode_medians = msgspec.json.Decoder(_MediansBody).decode
@@ -173,11 +176,13 @@ def decode_scores(body: bytes, content_type: str, settings: Settings) -> Scores:
         return _of_shared_columns(decoded, settings)
     text = body.removeprefix(BYTE_ORDER_MARK)
     try:
-        return _of_own_columns(_decode_text(text), settings)
+        decoded = _decode_text(text)
     except NOT_DECODABLE as error:
         raise InvalidRequestError(
             explained_scores(text, content_type, error, _decode_text)
         ) from None
+    refuse_repeated_names(text, {"batches": 1, **dict.fromkeys(_IN_A_BATCH, len(decoded.batches))})
+    return _of_own_columns(decoded, settings)
 
 
 def _of_own_columns(decoded: _TextScores, settings: Settings) -> Scores:
@@ -272,6 +277,7 @@ def decode_medians(body: bytes, content_type: str, settings: Settings) -> Median
         asked = _decode_medians(text)
     except NOT_DECODABLE as error:
         raise InvalidRequestError(explained_medians(text, content_type, error)) from None
+    refuse_repeated_names(text, dict.fromkeys(MediansQuestion.__struct_fields__, 1))
     question = MediansQuestion(_texts(asked.user_ids), asked.window, asked.at)
     if len(question.user_ids) > settings.max_lookup_users:
         raise TooLargeError(

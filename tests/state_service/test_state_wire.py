@@ -210,3 +210,33 @@ def test_a_refusal_does_not_repeat_a_body_of_any_length() -> None:
             decode()
         assert "uuu" in caught.value.detail
         assert len(caught.value.detail) < 500
+
+
+BATCH = b'{"key": "k", "user_id": ["a"], "timestamp": [1], "score": [1]}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"batches": [%s], "batches": []}' % BATCH,
+        b'{"batches": [%s], "\\u0062atches": []}' % BATCH,
+        b'{"batches": [%s]}' % BATCH.replace(b"}", b', "score": [2]}'),
+        b'{"batches": [%s]}' % BATCH.replace(b"}", b', "key": "l"}'),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused_and_no_half_is_taken(body: bytes) -> None:
+    with pytest.raises(InvalidRequestError, match="twice in one object"):
+        wire.decode_scores(body, JSON, SETTINGS)
+
+
+def test_users_named_like_fields_do_no_harm() -> None:
+    body = BATCH.replace(b'["a"]', b'["score", "batches"]').replace(b"[1]", b"[1, 2]")
+    (batch,) = wire.decode_scores(b'{"batches": [%s]}' % body, JSON, SETTINGS).batches
+    assert batch.user_ids == ["score", "batches"]
+    body = b'{"user_ids": ["at", "at", "user_ids", "window"]}'
+    assert len(wire.decode_medians(body, JSON, SETTINGS).user_ids) == 4
+
+
+def test_users_that_are_asked_for_twice_over_are_refused() -> None:
+    with pytest.raises(InvalidRequestError, match="'user_ids' stands twice"):
+        wire.decode_medians(b'{"user_ids": ["a"], "user_ids": []}', JSON, SETTINGS)
