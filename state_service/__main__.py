@@ -56,6 +56,7 @@ async def _serve(settings: Settings) -> None:
     )
     await runner.setup()
     assert runner.server is not None
+    stop = _stop_signal()  # before anybody is told that it listens
     gc.collect()
     gc.freeze()  # what is there by now stays: looking at it again would stall the event loop, 30 ms
     try:
@@ -68,7 +69,7 @@ async def _serve(settings: Settings) -> None:
             url_host = f"[{host}]" if ":" in host else host
             print(f"state service listening on http://{url_host}:{port}", flush=True)
         async with silent_ones_closed(runner.server, app[HEARD], settings.body_timeout_seconds):
-            await _first_done(_stop_signal(), app[BACKGROUND])
+            await _first_done(stop, app[BACKGROUND])
             # Drain while still listening: whoever asks learns that we stop.
             app[SERVICE].stop()
             await asyncio.wait({app[BACKGROUND]})

@@ -170,10 +170,9 @@ def decode_scores(body: bytes, content_type: str, settings: Settings) -> Scores:
     """
     if content_type == MSGPACK or body[:1] in _MSGPACK_MAPS:
         try:
-            decoded = _decode_binary(body)
+            return _of_shared_columns(_decode_binary(body), settings)
         except NOT_DECODABLE as error:
             raise InvalidRequestError(explained_msgpack(error)) from None
-        return _of_shared_columns(decoded, settings)
     text = body.removeprefix(BYTE_ORDER_MARK)
     try:
         decoded = _decode_text(text)

@@ -51,6 +51,7 @@ def test_a_stack_that_may_lose_events_is_found_to_lose_them(tmp_path: Path) -> N
     status, output, report = chaos(
         tmp_path,
         *("--seed", "1", "--rounds", "1", "--seconds-between", "2", "--only", "kill-state"),
+        *("--patience", "20"),  # what is lost does not come back
         *("--setting", "STATE_DURABILITY=snapshot"),
         *("--setting", "STATE_SNAPSHOT_INTERVAL_SECONDS=3600"),
     )

@@ -19,7 +19,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def checkout(tmp_path: Path) -> Path:
     """Copy the working tree, so that commands that write do not touch this one."""
     copy = tmp_path / "checkout"
-    built = shutil.ignore_patterns(".venv", ".git", "var", ".*_cache", "__pycache__")
+    built = shutil.ignore_patterns(
+        ".venv*", ".git", "var", ".*_cache", "__pycache__", "node_modules"
+    )
     shutil.copytree(ROOT, copy, ignore=built)
     (copy / ".venv").symlink_to(ROOT / ".venv")
     return copy

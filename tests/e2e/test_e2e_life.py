@@ -170,7 +170,8 @@ def test_a_port_in_use_is_one_clear_sentence(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            env={**os.environ, "STATE_PORT": str(port), "TS_INFERENCE_ADDRESS": f"http://127.0.0.1:{port}"},
+            env={**os.environ, "STATE_PORT": str(port), "TS_INFERENCE_ADDRESS": f"http://127.0.0.1:{port}",
+                 "TS_MODEL_STORE": str(default_store())},
         )  # fmt: skip
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1

@@ -261,7 +261,7 @@ def test_without_prometheus_test_observe_says_what_is_missing(bare_checkout: Pat
         assert path is not None
         (tools / tool).symlink_to(path)
     done = subprocess.run(
-        ["make", "test-observe", "-o", ".venv/.dev-installed", "-o", "model"],
+        ["make", "test-observe", "-o", ".venv/.dev-installed", "-o", "test-model"],
         cwd=bare_checkout, env={"PATH": str(tools)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode != 0
