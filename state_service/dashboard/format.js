@@ -28,6 +28,11 @@ export function clock(date) {
   return date.toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }
 
+/** A moment of any day, in UTC: a recording's days are seldom the reader's. */
+export function moment(seconds) {
+  return new Date(seconds * 1000).toISOString().replace("T", " ").replace(/\.\d+Z$/, " UTC");
+}
+
 /** A window's length, in whole minutes where it is. */
 export function length(value) {
   if (value === 60) return "minute";

@@ -79,6 +79,25 @@ function showTorchServe(torchserve) {
   put("torchserve-note", notes[state] ?? "");
 }
 
+/** The middle of all users' medians, as old as it is. */
+function showMiddle({ median, users, seconds_ago: age }) {
+  put(
+    "middle-note",
+    users
+      ? `The median of ${format.number(users)} users' medians is ${format.score(median)} (${format.ago(age)}).`
+      : "",
+  );
+}
+
+/** Where a replay stands; under the server's own time there is nothing to show. */
+function showReplay(clock) {
+  document.getElementById("replay").hidden = clock === null;
+  if (clock === null) return;
+  put("replay-time", clock.time === null ? format.NOTHING : format.moment(clock.time));
+  put("replay-behind", format.seconds(clock.behind_seconds));
+  put("replay-waiting", format.seconds(clock.waiting_seconds));
+}
+
 /** What a newcomer may paste: to TorchServe's port as the state service knows it. */
 function showFirstCommand(port) {
   put(
@@ -129,6 +148,8 @@ export class OverviewPanel {
     const last = stats.snapshot.last_at;
     put("snapshot-age", last === null ? "none yet" : format.ago(time - last));
     put("spool-note", stats.spool.reported_at === null ? "No handler has reported a spool yet." : "");
+    showMiddle(stats.median_of_medians);
+    showReplay(stats.event_clock);
     showTorchServe(torchserve);
     showFirstCommand(torchserve.port);
     if (rankings && rankings.time !== this.rankedAt) {

@@ -78,6 +78,39 @@ async def test_torchserve_is_shown_as_it_is(browser: Browser, tmp_path: Path) ->
             await visit.shows("#conditions", "TorchServe does not score: no worker is ready.")
 
 
+async def test_a_replay_shows_its_time_and_everybody_s_middle(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with serving(tmp_path, clock="event") as server:
+        recorded = {"key": "k", "user_id": ["a", "b"], "timestamp": [1.5e9, 1.5e9 - 1.0]}
+        await server.record({**recorded, "score": [0.25, 0.75]})
+        async with visiting(browser, server.url) as visit:
+            await visit.shows("#replay-time", "2017-07-14 02:40:00 UTC")
+            await visit.shows("#replay-behind", re.compile(r"[\d,]+ days"))
+            await visit.shows("#replay-waiting", "0 s")
+            await visit.shows(
+                "#middle-note", re.compile(r"The median of 2 users' medians is 0\.5000 \(.+\)\.")
+            )
+
+
+async def test_under_the_server_s_time_there_is_no_replay_to_show(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as server, visiting(browser, server.url) as visit:
+        await visit.is_live()
+        await expect(visit.page.locator("#replay")).to_be_hidden()
+
+
+async def test_a_user_id_from_right_to_left_or_blank_stays_readable(
+    browser: Browser, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as server:
+        await server.record(batch("a", ["\u05d0\u05d1 (1)"] * 3 + [" "], [0.5] * 4))
+        async with visiting(browser, server.url) as visit:
+            names = visit.page.locator("#most-active tbody th bdi")
+            await expect(names).to_have_text(["\u05d0\u05d1 (1)", "(blank, 1 character)"])
+
+
 async def test_without_torchserve_the_page_works_and_says_so(
     browser: Browser, tmp_path: Path
 ) -> None:
