@@ -13,6 +13,15 @@ What can be wrong with one *event* is not an exception: it is an `EventError` in
 from http import HTTPStatus
 
 
+def reason_phrase(status: int) -> str:
+    """Return a status's name as RFC 9110 has it; Python before 3.13 has an older one for 413.
+
+    >>> reason_phrase(413)
+    'Content Too Large'
+    """
+    return "Content Too Large" if status == 413 else HTTPStatus(status).phrase
+
+
 class RequestError(Exception):
     """One request's failure: `status` for HTTP, `code` for programs, `detail` for people."""
 
@@ -25,7 +34,7 @@ class RequestError(Exception):
     @property
     def title(self) -> str:
         """The status's reason phrase."""
-        return HTTPStatus(self.status).phrase
+        return reason_phrase(self.status)
 
     def bare(self) -> "RequestError":
         """Return this error to keep: without its traceback, whose frames hold it and the body.

@@ -9,7 +9,6 @@ import inspect
 import logging
 import os
 import sys
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from handler.answering import Answer
 from handler.breaker import CircuitBreaker
 from handler.delivery import Recording, SpooledDelivery
 from handler.draining import Drainer
-from handler.errors import ModelError
+from handler.errors import ModelError, reason_phrase
 from handler.events import MAX_INTEGER_DIGITS
 from handler.garbage import leave_loaded_alone
 from handler.identity import ModelIdentity, identity
@@ -92,7 +91,7 @@ def _set_envelope(
     if traceparent := request.headers.get("traceparent"):
         context.set_response_header(index, "traceparent", traceparent)
     if answer.status != 200:
-        context.set_response_status(answer.status, HTTPStatus(answer.status).phrase, index)
+        context.set_response_status(answer.status, reason_phrase(answer.status), index)
 
 
 def _load(context: "Context") -> Pipeline:

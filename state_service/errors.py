@@ -22,6 +22,17 @@ end
 Domain code raises these and never imports aiohttp; one middleware, in `problems`, renders them.
 """
 
+from http import HTTPStatus
+
+
+def reason_phrase(status: int) -> str:
+    """Return a status's name as RFC 9110 has it; Python before 3.13 has an older one for 413.
+
+    >>> reason_phrase(413)
+    'Content Too Large'
+    """
+    return "Content Too Large" if status == 413 else HTTPStatus(status).phrase
+
 
 class ServiceError(Exception):
     """A request's failure: `status` for HTTP, `code` for programs, the message for people.

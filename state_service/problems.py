@@ -9,7 +9,7 @@ from aiohttp import web
 
 from state_service.advice import instead_of, instead_of_method
 from state_service.app_keys import SERVICE
-from state_service.errors import ServiceError
+from state_service.errors import ServiceError, reason_phrase
 from state_service.parameters import refuse_unknown
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -72,7 +72,7 @@ def _problem(request: web.Request, status: int, code: str, detail: str) -> web.R
     service.counters.requests_refused += 1
     body = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": reason_phrase(status),
         "status": status,
         "code": code,
         "detail": detail,

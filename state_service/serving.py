@@ -4,13 +4,12 @@ Such a request reaches no middleware: it has no route, and often no address. aio
 in plain text, under its own name and version.
 """
 
-from http import HTTPStatus
-
 import msgspec
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 from aiohttp.web_request import BaseRequest
 
+from state_service.errors import reason_phrase
 from state_service.headers import complete
 
 _MAX_REASON_CHARS = 200
@@ -55,7 +54,7 @@ def refused_head(status: int, message: str) -> web.Response:
     detail = f"the head of the request is not HTTP/1.1 as this service reads it: {reason}"
     body = {
         "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
+        "title": reason_phrase(status),
         "status": status,
         "code": "invalid_request" if status < 500 else "internal_error",
         "detail": detail if status < 500 else "the service failed; its log says why",
